@@ -1,0 +1,1 @@
+"""Search. A fully prepared integer `Problem` goes in, a `Solution` comes out. The only home of OR-Tools."""

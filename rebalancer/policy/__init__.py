@@ -1,0 +1,1 @@
+"""Judgements on a snapshot. Pure: the same picture gives the same verdict, and every "no" carries a witness."""
