@@ -1,0 +1,203 @@
+"""The working picture of a cluster: what stands where, kept up to date pod by pod."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final
+
+from rebalancer.domain.cluster import CSINode, Namespace, PersistentVolume, PersistentVolumeClaim
+from rebalancer.domain.node import Node
+from rebalancer.domain.pod import Pod
+from rebalancer.domain.resources import Resources
+from rebalancer.domain.snapshot import Snapshot
+from rebalancer.domain.vmi import VMI
+from rebalancer.policy.node_table import NodeTable
+from rebalancer.policy.pod_counts import PodCounts
+
+VMI_KIND: Final = "VirtualMachineInstance"
+MIGRATION_JOB: Final = "kubevirt.io/migrationJobUID"
+"""The label that a target pod keeps for life: its value is the UID of the migration it was made for."""
+
+
+class ClusterState:
+    """Nodes, the pods that hold room on them, and the counts that kube-scheduler's filters ask for.
+
+    Holds what kube-scheduler's snapshot holds: pods that are bound to a known node and have not ended. Changing one
+    pod costs time in the number of groups that select it, not in the number of pods. `copy` shares everything that
+    neither side has changed since. Nodes, namespaces and volumes never change.
+    """
+
+    def __init__(
+        self,
+        *,
+        nodes: Mapping[str, Node],
+        namespaces: Mapping[str, Namespace],
+        volumes: Mapping[str, PersistentVolume],
+        claims: Mapping[str, PersistentVolumeClaim],
+        csi_nodes: Mapping[str, CSINode],
+    ) -> None:
+        self.nodes = nodes
+        self.namespaces = namespaces
+        self.volumes = volumes
+        self.claims = claims
+        self.csi_nodes = csi_nodes
+        self.table = NodeTable(nodes)
+        self._active: dict[str, Pod] = {}
+        self._pods: dict[str, dict[str, Pod]] = {name: {} for name in nodes}
+        self.counts = PodCounts(self.table, namespaces, self._pods)
+        self._requested: dict[str, Resources] = dict.fromkeys(nodes, Resources())
+        # Nodes whose dict of pods this state alone holds; any other dict is copied before it is changed.
+        self._owned: set[str] = set(nodes)
+        # Pods with host ports or disks are few: filters that ask for them walk these instead of every pod.
+        self._special: dict[str, tuple[Pod, ...]] = {}
+        self._claim_users: dict[str, int] = {}
+        self._attached: dict[str, Mapping[str, frozenset[str]]] = {}
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, *, settled: bool = False) -> ClusterState:
+        """The state of a snapshot.
+
+        settled=False: every pod that is bound and has not ended counts, the targets and the sources of migrations in
+        flight alike. settled=True: those migrations have landed, so only the pod that will be left of each VMI counts.
+        A migration whose target pod is not bound yet has not decided where it lands and leaves its VMI where it is.
+        """
+        state = cls(
+            nodes=snapshot.nodes,
+            namespaces=snapshot.namespaces,
+            volumes=snapshot.volumes,
+            claims=snapshot.claims,
+            csi_nodes=snapshot.csi_nodes,
+        )
+        launchers = _launchers(snapshot)
+        unfinished = {migration.uid for migration in snapshot.migrations.values() if not migration.final}
+        gone: set[str] = set()
+        for vmi in snapshot.vmis.values():
+            pods = launchers.get(vmi.uid, [])
+            active = active_pod(vmi, pods)
+            if settled:
+                active = _landed(pods, unfinished) or active
+                gone.update(pod.uid for pod in pods if active is not None and pod is not active)
+            if active is not None:
+                state._active[vmi.key] = active
+        for pod in snapshot.pods.values():
+            if pod.node in state._pods and not pod.terminal and pod.uid not in gone:
+                state.add(pod)
+        return state
+
+    @property
+    def active_pods(self) -> Mapping[str, Pod]:
+        """The running launcher pod of each VMI, by the VMI's key; VMIs without one are absent."""
+        return self._active
+
+    def pods_on(self, node: str) -> Collection[Pod]:
+        """The pods that hold room on a node; those of an unknown node are none."""
+        pods = self._pods.get(node)
+        return pods.values() if pods is not None else ()
+
+    def requested(self, node: str) -> Resources:
+        """The sum of the effective requests of `pods_on`."""
+        return self._requested[node]
+
+    def add(self, pod: Pod) -> None:
+        """Place a pod on the node that it names, which must be known. No other pod may have its UID."""
+        assert pod.uid not in self._pods[pod.node], f"pod {pod.key} is on {pod.node} already"
+        self._mine(pod.node)[pod.uid] = pod
+        self._requested[pod.node] = self._requested[pod.node] + pod.spec.requests
+        if pod.spec.host_ports or pod.spec.volumes:
+            self._count_special(pod, 1)
+        self.counts.add(pod)
+
+    def remove(self, pod: Pod) -> None:
+        """Take a pod away from the node that it names. It must be there."""
+        known = self._mine(pod.node).pop(pod.uid)
+        self._requested[pod.node] = self._requested[pod.node] - known.spec.requests
+        if known.spec.host_ports or known.spec.volumes:
+            self._count_special(known, -1)
+        self.counts.remove(known)
+
+    def move(self, vmi_key: str, target_pod: Pod, node: str) -> None:
+        """Let a VMI run as `target_pod` on `node` instead of as its active pod: the move after it has settled."""
+        self.remove(self._active[vmi_key])
+        landed = target_pod.on(node)
+        self.add(landed)
+        self._active[vmi_key] = landed
+
+    def copy(self) -> ClusterState:
+        """An independent state that is equal to this one."""
+        twin = object.__new__(ClusterState)
+        twin.nodes, twin.namespaces = self.nodes, self.namespaces
+        twin.volumes, twin.claims, twin.csi_nodes = self.volumes, self.claims, self.csi_nodes
+        twin.table = self.table
+        twin._active = dict(self._active)
+        twin._pods = dict(self._pods)
+        twin.counts = self.counts.copy(twin._pods)
+        twin._requested = dict(self._requested)
+        twin._owned, self._owned = set(), set()
+        twin._special = dict(self._special)
+        twin._claim_users = dict(self._claim_users)
+        twin._attached = dict(self._attached)
+        return twin
+
+    def special_pods(self, node: str) -> tuple[Pod, ...]:
+        """The pods of a node that use host ports or volumes."""
+        return self._special.get(node, ())
+
+    def claim_users(self, namespace: str, claim: str) -> int:
+        """How many placed pods use a claim (scheduler: StorageInfos.IsPVCUsedByPods)."""
+        return self._claim_users.get(f"{namespace}/{claim}", 0)
+
+    def attached_volumes(self, node: str) -> Mapping[str, frozenset[str]]:
+        """CSI driver to the handles of its volumes that a node's pods use; worked out once per change of the node."""
+        found = self._attached.get(node)
+        if found is None:
+            handles: dict[str, set[str]] = {}
+            for pod in self.special_pods(node):
+                for driver, handle in self.csi_volumes(pod):
+                    handles.setdefault(driver, set()).add(handle)
+            found = {driver: frozenset(names) for driver, names in handles.items()}
+            self._attached[node] = found
+        return found
+
+    def csi_volumes(self, pod: Pod) -> Iterable[tuple[str, str]]:
+        """(driver, handle) of each CSI volume that a pod reaches through a claim that is bound."""
+        for volume in pod.spec.volumes:
+            claim = self.claims.get(f"{pod.namespace}/{volume.claim}") if volume.claim else None
+            bound = self.volumes.get(claim.volume) if claim is not None else None
+            if bound is not None and all(bound.csi):
+                yield bound.csi
+
+    def _mine(self, node: str) -> dict[str, Pod]:
+        if node not in self._owned:
+            self._pods[node] = dict(self._pods[node])
+            self._owned.add(node)
+        return self._pods[node]
+
+    def _count_special(self, pod: Pod, sign: int) -> None:
+        others = tuple(other for other in self.special_pods(pod.node) if other.uid != pod.uid)
+        self._special[pod.node] = (*others, pod) if sign > 0 else others
+        self._attached.pop(pod.node, None)
+        for volume in pod.spec.volumes:
+            if volume.claim:
+                key = f"{pod.namespace}/{volume.claim}"
+                self._claim_users[key] = self._claim_users.get(key, 0) + sign
+
+
+def active_pod(vmi: VMI, launchers: Iterable[Pod]) -> Pod | None:
+    """The pod a VMI runs in (KubeVirt: CurrentVMIPod): the newest on the VMI's node that has not ended."""
+    here = [pod for pod in launchers if vmi.node in ("", pod.node)]
+    return max(here, key=lambda pod: (pod.created, pod.uid), default=None)
+
+
+def _launchers(snapshot: Snapshot) -> dict[str, list[Pod]]:
+    """VMI's UID to its bound pods on known nodes that have not ended, migration targets included."""
+    found: dict[str, list[Pod]] = {}
+    for pod in snapshot.pods.values():
+        if pod.owner[0] == VMI_KIND and not pod.terminal and pod.node in snapshot.nodes:
+            found.setdefault(pod.owner[2], []).append(pod)
+    return found
+
+
+def _landed(launchers: Iterable[Pod], unfinished: Collection[str]) -> Pod | None:
+    """The target pod of a VMI's migration in flight, if it has one."""
+    targets = [pod for pod in launchers if pod.labels.get(MIGRATION_JOB, "") in unfinished]
+    return max(targets, key=lambda pod: (pod.created, pod.uid), default=None)
