@@ -1,0 +1,162 @@
+"""How to reach a cluster: kubeconfig or service account, credentials that are renewed, TLS.
+
+The only importer of kubernetes_asyncio, which reads configurations well (contexts, exec plugins, in-cluster files). It
+is imported inside the function that needs it: its 1,500 models cost 0.4 s that a plan from a file must not pay.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import anyio
+import anyio.to_thread
+
+from rebalancer.kube.outcome import ApiError, ConfigError
+from rebalancer.kube.transport import CLIENT_DEFAULTS, Api, ClientParams, Endpoint
+
+__all__ = ["Access", "Api", "ClientParams", "Endpoint", "connect"]
+
+TOKEN_SECONDS = 60.0
+"""How often the service account's token is read again; the kubelet rotates it at 80 % of its life."""
+
+SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Which cluster. Without a kubeconfig: the service account where there is one, else kubectl's own default.
+
+    `service_account` is the folder with `token` and `ca.crt`. `strict_x509` False accepts certificate authorities
+    without an authority key identifier, as some managed clusters have them (Python 3.13 and later refuse those).
+    """
+
+    kubeconfig: str = ""
+    context: str = ""
+    service_account: str = SERVICE_ACCOUNT
+    strict_x509: bool = True
+
+
+async def connect(access: Access, *, monotonic: Callable[[], float], params: ClientParams = CLIENT_DEFAULTS) -> Api:
+    """An Api for the cluster, not yet entered. Raises ConfigError, in one line, where there is no usable access."""
+    in_cluster = not access.kubeconfig and "KUBERNETES_SERVICE_HOST" in os.environ
+    configuration = await _load(access, in_cluster)
+    if in_cluster:
+        credentials = TokenFile(f"{access.service_account}/token", monotonic).header
+    else:
+        credentials = Kubeconfig(access, configuration).header
+    tls = await anyio.to_thread.run_sync(_tls, configuration, access) if _is_tls(configuration) else True
+
+    def connector() -> aiohttp.BaseConnector:
+        return aiohttp.TCPConnector(limit=params.connections, ssl=tls)
+
+    endpoint = Endpoint(
+        base_url=configuration.host,
+        connector=connector,
+        credentials=credentials,
+        proxy=configuration.proxy or None,
+        server_hostname=configuration.tls_server_name or None,
+    )
+    return Api(endpoint, params)
+
+
+async def _load(access: Access, in_cluster: bool) -> Any:
+    """A kubernetes_asyncio Configuration. Its loaders raise whatever the file makes them stumble over."""
+    from kubernetes_asyncio import config  # noqa: PLC0415
+    from kubernetes_asyncio.client import Configuration  # noqa: PLC0415
+
+    configuration = Configuration()
+    configuration.host = ""
+    what = "service account" if in_cluster else f"kubeconfig {access.kubeconfig or 'at its default place'}"
+    try:
+        if in_cluster:
+            config.load_incluster_config(  # type: ignore[no-untyped-call]
+                configuration,
+                try_refresh_token=False,
+                token_filename=f"{access.service_account}/token",
+                cert_filename=f"{access.service_account}/ca.crt",
+            )
+        else:
+            await config.load_kube_config(
+                config_file=access.kubeconfig or None,
+                context=access.context or None,
+                client_configuration=configuration,
+                persist_config=False,
+            )
+    except Exception as error:
+        raise ConfigError(f"cannot use the {what}: {_one_line(error)}") from error
+    if not configuration.host:
+        raise ConfigError(f"cannot use the {what}: it names no server")
+    return configuration
+
+
+def _is_tls(configuration: Any) -> bool:
+    return str(configuration.host).startswith("https")
+
+
+def _tls(configuration: Any, access: Access) -> ssl.SSLContext:
+    """Reads certificate files: in a thread."""
+    try:
+        context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+        if configuration.cert_file:
+            context.load_cert_chain(configuration.cert_file, keyfile=configuration.key_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"cannot use the cluster's certificates: {_one_line(error)}") from error
+    if not configuration.verify_ssl:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if not access.strict_x509:
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
+
+
+class TokenFile:
+    """A bearer token that somebody rotates in a file. An empty file in mid-rotation leaves the last token in use."""
+
+    def __init__(self, path: str, monotonic: Callable[[], float]) -> None:
+        self._path = path
+        self._monotonic = monotonic
+        self._token = ""
+        self._read_at = 0.0
+
+    async def header(self, fresh: bool) -> str:
+        """The Authorization header's value."""
+        if fresh or not self._token or self._monotonic() - self._read_at > TOKEN_SECONDS:
+            try:
+                token = (await anyio.Path(self._path).read_text()).strip()
+            except OSError as error:
+                if not self._token:
+                    raise ApiError(f"no token: {_one_line(error)}") from error
+                token = ""
+            self._token = token or self._token
+            self._read_at = self._monotonic()
+        return f"Bearer {self._token}" if self._token else ""
+
+
+class Kubeconfig:
+    """Credentials of a kubeconfig; read again, exec plugin and all, when the server refuses them."""
+
+    def __init__(self, access: Access, configuration: Any) -> None:
+        self._access = access
+        self._header = _authorization(configuration)
+
+    async def header(self, fresh: bool) -> str:
+        """The Authorization header's value, "" where a client certificate is the credential."""
+        if fresh:
+            try:
+                self._header = _authorization(await _load(self._access, in_cluster=False))
+            except ConfigError as error:
+                raise ApiError(str(error), status=401) from error
+        return self._header
+
+
+def _authorization(configuration: Any) -> str:
+    return str(configuration.api_key.get("BearerToken") or "").strip()
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
