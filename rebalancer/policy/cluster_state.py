@@ -13,6 +13,7 @@ from rebalancer.domain.snapshot import Snapshot
 from rebalancer.domain.vmi import VMI
 from rebalancer.policy.node_table import NodeTable
 from rebalancer.policy.pod_counts import PodCounts
+from rebalancer.policy.room import Room
 
 VMI_KIND: Final = "VirtualMachineInstance"
 MIGRATION_JOB: Final = "kubevirt.io/migrationJobUID"
@@ -45,7 +46,7 @@ class ClusterState:
         self._active: dict[str, Pod] = {}
         self._pods: dict[str, dict[str, Pod]] = {name: {} for name in nodes}
         self.counts = PodCounts(self.table, namespaces, self._pods)
-        self._requested: dict[str, Resources] = dict.fromkeys(nodes, Resources())
+        self.room = Room(self.table)
         # Nodes whose dict of pods this state alone holds; any other dict is copied before it is changed.
         self._owned: set[str] = set(nodes)
         # Pods with host ports or disks are few: filters that ask for them walk these instead of every pod.
@@ -96,13 +97,13 @@ class ClusterState:
 
     def requested(self, node: str) -> Resources:
         """The sum of the effective requests of `pods_on`."""
-        return self._requested[node]
+        return self.room.requested(self.table.positions[node])
 
     def add(self, pod: Pod) -> None:
         """Place a pod on the node that it names, which must be known. No other pod may have its UID."""
         assert pod.uid not in self._pods[pod.node], f"pod {pod.key} is on {pod.node} already"
         self._mine(pod.node)[pod.uid] = pod
-        self._requested[pod.node] = self._requested[pod.node] + pod.spec.requests
+        self.room.charge(self.table.positions[pod.node], pod.spec.requests, 1)
         if pod.spec.host_ports or pod.spec.volumes:
             self._count_special(pod, 1)
         self.counts.add(pod)
@@ -110,7 +111,7 @@ class ClusterState:
     def remove(self, pod: Pod) -> None:
         """Take a pod away from the node that it names. It must be there."""
         known = self._mine(pod.node).pop(pod.uid)
-        self._requested[pod.node] = self._requested[pod.node] - known.spec.requests
+        self.room.charge(self.table.positions[pod.node], known.spec.requests, -1)
         if known.spec.host_ports or known.spec.volumes:
             self._count_special(known, -1)
         self.counts.remove(known)
@@ -131,7 +132,7 @@ class ClusterState:
         twin._active = dict(self._active)
         twin._pods = dict(self._pods)
         twin.counts = self.counts.copy(twin._pods)
-        twin._requested = dict(self._requested)
+        twin.room = self.room.copy()
         twin._owned, self._owned = set(), set()
         twin._special = dict(self._special)
         twin._claim_users = dict(self._claim_users)

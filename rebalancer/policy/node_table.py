@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import Final, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rebalancer.domain.node import Node
 
@@ -39,3 +42,22 @@ class NodeTable:
                 self._remembered.clear()
             self._remembered[question] = answer()
         return cast(T, self._remembered[question])
+
+    def in_domains(self, key: str, values: Collection[str] | None) -> NDArray[np.bool_]:
+        """Whether each node's label has one of these values; with None, whether it has the label at all."""
+        codes, numbers = self.remember(("codes", key), lambda: _codes(self.values(key)))
+        if values is None:
+            return codes >= 0
+        chosen = np.zeros(len(numbers) + 1, dtype=np.bool_)
+        chosen[[numbers[value] for value in values if value in numbers]] = True
+        return chosen[codes]
+
+
+def _codes(values: Values) -> tuple[NDArray[np.int32], dict[str, int]]:
+    """A number for each node's value, -1 for none, and the number of each value."""
+    numbers: dict[str, int] = {}
+    for value in values:
+        if value is not None:
+            numbers.setdefault(value, len(numbers))
+    codes = np.array([-1 if value is None else numbers[value] for value in values], dtype=np.int32)
+    return codes, numbers

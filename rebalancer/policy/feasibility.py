@@ -1,0 +1,130 @@
+"""Which nodes could take a pod, and in kube-scheduler's words why the others could not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from rebalancer.domain.frozen import FrozenMap
+from rebalancer.domain.node import Node
+from rebalancer.domain.pod import Pod
+from rebalancer.domain.verdict import Rejection
+from rebalancer.policy.cluster_state import ClusterState
+from rebalancer.policy.filters import PLUGINS, Check
+
+KUBEVIRT: Final = "KubeVirt"
+"""The plugin of rejections that the scheduler does not know of."""
+
+Guard = Callable[[Node], Rejection | None]
+"""What else speaks against a node, asked after all of the scheduler's filters have passed it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """All nodes' verdicts on one pod. `blocked` is a rejection that PreFilter gave for every node at once."""
+
+    feasible: tuple[str, ...]
+    rejections: FrozenMap[str, Rejection] = FrozenMap()
+    blocked: Rejection | None = None
+
+    def message(self) -> str:
+        """Why no node fits, as kube-scheduler's FitError says it (before what preemption adds); "" where one fits."""
+        if self.feasible:
+            return ""
+        if not self.rejections:
+            return "no nodes available to schedule pods"
+        return f"0/{len(self.rejections)} nodes are available: {self.counted()}."
+
+    def counted(self) -> str:
+        """The reasons of all rejections with their numbers of nodes, in the order of FitError."""
+        if self.blocked is not None:
+            return ", ".join(self.blocked.reasons)
+        numbers = Counter(reason for rejection in self.rejections.values() for reason in rejection.reasons)
+        return ", ".join(sorted(f"{number} {reason}" for reason, number in numbers.items()))
+
+
+def rejection(state: ClusterState, pod: Pod, node: str) -> Rejection | None:
+    """The first of kube-scheduler's plugins that refuses a pod on a node, in its own order; None where none does."""
+    prepared = _prepare(state, pod)
+    if isinstance(prepared, Rejection):
+        return prepared
+    return _first(prepared, state.table.positions[node])
+
+
+def survey(state: ClusterState, pod: Pod, guard: Guard | None = None) -> Survey:
+    """The verdict of every node, in the order of the state's nodes."""
+    prepared = _prepare(state, pod)
+    if isinstance(prepared, Rejection):
+        return Survey(feasible=(), rejections=FrozenMap(dict.fromkeys(state.nodes, prepared)), blocked=prepared)
+    feasible = []
+    rejections = {}
+    for position, node in enumerate(state.table.nodes):
+        refusal = _first(prepared, position) or (guard(node) if guard is not None else None)
+        if refusal is None:
+            feasible.append(node.name)
+        else:
+            rejections[node.name] = refusal
+    return Survey(feasible=tuple(feasible), rejections=FrozenMap(rejections))
+
+
+def feasible_nodes(state: ClusterState, pod: Pod, guard: Guard | None = None) -> tuple[str, ...]:
+    """`survey(...).feasible` without the reasons, for thousands of nodes."""
+    prepared = _prepare(state, pod)
+    if isinstance(prepared, Rejection):
+        return ()
+    positions = np.arange(len(state.table.nodes), dtype=np.intp)
+    for check in prepared:
+        positions = check.narrow(positions)
+    names, nodes = state.table.names, state.table.nodes
+    return tuple(names[p] for p in positions.tolist() if guard is None or guard(nodes[p]) is None)
+
+
+def receiver_problem(node: Node) -> str | None:
+    """Why we send nothing to a node, although the scheduler might accept it; None where nothing speaks against it."""
+    if node.deleting:
+        return "node(s) were being deleted"
+    if not node.capacity_known:
+        return "node(s) had an unreadable capacity"
+    if node.unschedulable:
+        return "node(s) were cordoned"
+    ready = node.conditions.get("Ready")
+    if ready is None or ready.status != "True":
+        return "node(s) were not ready"
+    for kind in PRESSURES:
+        condition = node.conditions.get(kind)
+        if condition is not None and condition.status == "True":
+            return f"node(s) had {kind}"
+    return None
+
+
+PRESSURES: Final = ("MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable")
+
+
+def receiver_guard(node: Node) -> Rejection | None:
+    """`receiver_problem` as a guard of surveys."""
+    problem = receiver_problem(node)
+    return None if problem is None else Rejection(plugin=KUBEVIRT, reasons=(problem,), unresolvable=True)
+
+
+def _prepare(state: ClusterState, pod: Pod) -> list[Check] | Rejection:
+    """Every plugin's PreFilter: what is left to ask the nodes, or the first rejection for all of them."""
+    checks = []
+    for plugin in PLUGINS:
+        prepared = plugin(state, pod)
+        if isinstance(prepared, Rejection):
+            return prepared
+        if prepared is not None:
+            checks.append(prepared)
+    return checks
+
+
+def _first(checks: list[Check], position: int) -> Rejection | None:
+    for check in checks:
+        refusal = check.reject(position)
+        if refusal is not None:
+            return refusal
+    return None
