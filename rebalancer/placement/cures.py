@@ -1,0 +1,165 @@
+"""What is wrong at the start, node by node: how much must be shed, who must go, and which groups must thin out.
+
+The cheapest cures of the nodes, added up, are a lower bound on the cost of every plan that cures as much.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rebalancer.placement.assignment import Assignment
+from rebalancer.placement.groups import NOWHERE, Exclusion, Ints
+from rebalancer.placement.index import Index
+from rebalancer.placement.problem import Problem
+from rebalancer.placement.shed import Candidate, Sheds, sheds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cure:
+    """One node's cures: `forced` items leave in all of them; `sheds` are the ways to choose the others."""
+
+    node: int
+    forced: tuple[int, ...]
+    sheds: Sheds
+
+    def option(self, number: int) -> tuple[int, ...]:
+        """The items of the cure with this number, forced ones included; without options the forced ones alone."""
+        options = self.sheds.options
+        return self.forced + (options[number][1] if number < len(options) else ())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """`moves` and `cost` are below those of every plan that cures all that `cures` would."""
+
+    cures: tuple[Cure, ...]
+    moves: int
+    cost: int
+
+
+def diagnose(index: Index, keep: int = 8) -> Diagnosis:
+    """The cures of every node that is hot, or holds items that break a rule by themselves or among each other."""
+    problem = index.problem
+    mobile = mobile_items(problem)
+    forced = {item for item in np.flatnonzero(problem.misplaced > 0).tolist() if mobile[item]}
+    quotas: dict[int, list[tuple[tuple[int, ...], int]]] = {}
+    for rule in problem.exclusions:
+        if rule.goal:
+            for node, members, quota in _thinning(rule, problem, mobile):
+                quotas.setdefault(node, []).append((members, quota))
+    sick = {*np.flatnonzero(problem.hot.any(axis=1)).tolist(), *quotas, *(int(problem.home[item]) for item in forced)}
+    start = Assignment(index)
+    leavers = [(mobile[item], item in forced) for item in range(problem.items)]
+    cures = tuple(_cure(start, node, quotas.get(node, []), leavers, keep) for node in sorted(sick))
+    return Diagnosis(
+        cures=cures,
+        moves=sum(len(cure.forced) + cure.sheds.fewest for cure in cures),
+        cost=sum(int(problem.cost[list(cure.forced)].sum()) + cure.sheds.bound for cure in cures),
+    )
+
+
+def mobile_items(problem: Problem) -> list[bool]:
+    """[I]: movable, and some other node that its class allows could hold it if that node were empty of items."""
+    roomy: dict[tuple[int, tuple[int, ...]], int] = {}
+    result: list[bool] = []
+    spare = np.minimum(problem.capacity, problem.ceiling) - problem.base
+    for item in range(problem.items):
+        if not problem.movable[item]:
+            result.append(False)
+            continue
+        row, weight = int(problem.klass[item]), tuple(problem.demand[item].tolist())
+        key = (row, weight)
+        if key not in roomy:
+            wanted = problem.demand[item] > 0
+            fits = (spare[:, wanted] >= problem.demand[item][wanted]).all(axis=1)
+            nodes = np.flatnonzero(fits & problem.allowed[row])
+            roomy[key] = -1 if len(nodes) == 0 else int(nodes[0]) if len(nodes) == 1 else problem.nodes
+        only = roomy[key]
+        result.append(only not in (-1, int(problem.home[item])))
+    return result
+
+
+def _thinning(rule: Exclusion, problem: Problem, mobile: list[bool]) -> list[tuple[int, tuple[int, ...], int]]:
+    """(node, members, how many of them must leave) for domains of one node; wider ones are cured item by item."""
+    holders, matched = set(rule.holders.tolist()), set(rule.matched.tolist())
+    by_node: dict[int, list[int]] = {}
+    for item in sorted(holders | matched):
+        by_node.setdefault(int(problem.home[item]), []).append(item)
+    width = np.bincount(rule.domain[rule.domain != NOWHERE], minlength=len(rule.fixed_holders))
+    result: list[tuple[int, tuple[int, ...], int]] = []
+    for node, members in by_node.items():
+        domain = int(rule.domain[node])
+        if domain == NOWHERE or width[domain] != 1:
+            continue
+        both = [item for item in members if item in holders and item in matched]
+        pure = len(members) - len(both)
+        outsiders = int(rule.fixed_holders[domain] + rule.fixed_matched[domain])
+        if pure or (len(both) < 2 and not outsiders):
+            result.extend((node, side, len(side)) for side in _sides(rule, members, domain, mobile, problem))
+            continue
+        leaving = tuple(item for item in both if mobile[item])
+        stuck = len(both) - len(leaving)
+        quota = len(leaving) if stuck or outsiders else len(leaving) - 1
+        if quota > 0:
+            result.append((node, leaving, quota))
+    return result
+
+
+def _sides(
+    rule: Exclusion, members: list[int], domain: int, mobile: list[bool], problem: Problem
+) -> list[tuple[int, ...]]:
+    """Of holders and matched items that are not the same: the cheaper side that can leave whole, if they conflict."""
+    holders = [item for item in members if item in set(rule.holders.tolist())]
+    matched = [item for item in members if item in set(rule.matched.tolist())]
+    if not (holders or rule.fixed_holders[domain]) or not (matched or rule.fixed_matched[domain]):
+        return []
+    if set(holders) == set(matched) and len(holders) == 1:
+        return []
+    choices = []
+    if not rule.fixed_holders[domain] and all(mobile[item] for item in holders):
+        choices.append(tuple(holders))
+    if not rule.fixed_matched[domain] and all(mobile[item] for item in matched):
+        choices.append(tuple(matched))
+    return [min(choices, key=lambda side: (int(problem.cost[list(side)].sum()), side))] if choices else []
+
+
+def _cure(
+    start: Assignment,
+    node: int,
+    groups: list[tuple[tuple[int, ...], int]],
+    leavers: list[tuple[bool, bool]],
+    keep: int,
+) -> Cure:
+    """The cheapest cures of one node, as far as it can be cured; `leavers[I]` are (can leave, must leave)."""
+    problem, index = start.problem, start.index
+    leaving = tuple(item for item in index.at_home(node) if leavers[item] == (True, True))
+    free = [item for item in index.at_home(node) if leavers[item] == (True, False)]
+    need = _excess(start, node) - problem.demand[list(leaving), : problem.counted].sum(axis=0)
+    most = problem.demand[free, : problem.counted].sum(axis=0) if free else np.zeros(problem.counted, dtype=np.int64)
+    short = [int(r) for r in np.flatnonzero(np.minimum(need, most) > 0)]
+    quotas = [quota - len(set(members) & set(leaving)) for members, quota in groups]
+    member_of: dict[int, list[int]] = {}
+    for number, (members, _) in enumerate(groups):
+        for item in members:
+            member_of.setdefault(item, []).append(number)
+    candidates = [
+        Candidate(
+            item=item,
+            weight=tuple(int(problem.demand[item, r]) for r in short),
+            cost=int(problem.cost[item]),
+            cliques=tuple(member_of.get(item, ())),
+        )
+        for item in free
+    ]
+    found = sheds(candidates, [int(min(need[r], most[r])) for r in short], quotas, keep=keep)
+    return Cure(node=node, forced=leaving, sheds=found)
+
+
+def _excess(start: Assignment, node: int) -> Ints:
+    """[C] how much must leave a hot node to bring it to low; nothing of what is not hot."""
+    problem = start.problem
+    over = start.load[node, : problem.counted] - problem.low[node]
+    excess: Ints = np.where(problem.hot[node], np.maximum(over, 0), 0)
+    return excess

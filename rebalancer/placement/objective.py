@@ -1,0 +1,91 @@
+"""The stages of the objective, in order, as plain sums over a placement: what the solver's values must equal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rebalancer.placement.assignment import Assignment
+from rebalancer.placement.groups import Ints
+from rebalancer.placement.problem import Problem
+
+STAGES = ("violations", "over_high", "over_low", "cost", "preferred", "evenness")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Values:
+    """Lexicographic, smaller is better; compared field by field in this order."""
+
+    violations: int
+    over_high: int
+    over_low: int
+    cost: int
+    preferred: int
+    evenness: int
+
+
+def values(state: Assignment) -> Values:
+    """All stages of a placement."""
+    problem = state.problem
+    over_high, over_low = overload(problem, state.load)
+    moved = sorted(state.moved)
+    return Values(
+        violations=sum(conflicts(state).values()),
+        over_high=over_high,
+        over_low=over_low,
+        cost=int(problem.cost[moved].sum()),
+        preferred=preferred(state),
+        evenness=evenness(problem, state.load),
+    )
+
+
+def overload(problem: Problem, load: Ints) -> tuple[int, int]:
+    """Permille of the scale above high, then above low, each rounded up per node and resource, on hot nodes."""
+    counted = load[:, : problem.counted]
+    scale = np.maximum(problem.scale, 1)
+    high = -(-1000 * np.maximum(counted - problem.high, 0) // scale)
+    low = -(-1000 * np.maximum(counted - problem.low, 0) // scale)
+    return int(high[problem.hot].sum()), int(low[problem.hot].sum())
+
+
+def preferred(state: Assignment) -> int:
+    """What moved items lose in preference by their moves."""
+    problem = state.problem
+    if problem.preference is None or not state.moved:
+        return 0
+    moved = sorted(state.moved)
+    rows = problem.klass[moved]
+    return int((problem.preference[rows, problem.home[moved]] - problem.preference[rows, state.at[moved]]).sum())
+
+
+def evenness(problem: Problem, load: Ints) -> int:
+    """Sum over nodes and counted resources of the squared load in percent of the scale."""
+    known = problem.scale > 0
+    percent = 100 * load[:, : problem.counted] // np.maximum(problem.scale, 1)
+    return int((percent[known] ** 2).sum())
+
+
+def conflicts(state: Assignment) -> dict[int, int]:
+    """Weight of the broken rules that are to be cured, by the item that breaks them; contents are never 0."""
+    found: dict[int, int] = {}
+    problem, index = state.problem, state.index
+    for item in index.misplaced:
+        if state.at[item] == problem.home[item]:
+            found[item] = int(problem.misplaced[item])
+    for number in index.sick_exclusions:
+        exclusion = problem.exclusions[number]
+        _add(found, exclusion.holders, exclusion.degrees(state.at, state.excluded[number][1]))
+    for number in index.sick_attractions:
+        attraction = problem.attractions[number]
+        _add(found, attraction.holders, attraction.degrees(state.at, state.attracted[number]))
+    for number in index.sick_spreads:
+        spread = problem.spreads[number]
+        _add(found, spread.holders, spread.degrees(state.at, state.spread[number]))
+    return found
+
+
+def _add(found: dict[int, int], holders: Ints, degrees: Ints) -> None:
+    for at in np.flatnonzero(degrees).tolist():
+        item = int(holders[at])
+        found[item] = found.get(item, 0) + int(degrees[at])

@@ -1,0 +1,77 @@
+"""The placement problem, as integer arrays: fully prepared, and knowing nothing of Kubernetes.
+
+Indices: nodes 0..N-1, items (virtual machines) 0..I-1, resources 0..R-1, of which the first C are counted, that is,
+have thresholds. Amounts are in any unit, one per resource, as long as all of a resource share it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rebalancer.placement.groups import Attraction, Bools, Exclusion, Ints, Spread
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Problem:
+    """What may move where, what holds it, and what is wrong now.
+
+    capacity[N, R]  what the node has; base[N, R] what is taken by things that are no items
+    low, high[N, C] thresholds as amounts; hot[N, C] marks the overloads that are to be cured
+    scale[N, C]     allocatable, the denominator of overload in permille
+    demand[I, R], home[I], cost[I], movable[I]
+    klass[I]        row of allowed[K, N]: the nodes that would take the item but for load and rules
+    misplaced[I]    weight of the rules that the item breaks by itself where it is (node affinity, taints)
+    preference[K, N] or None: how well a node suits an item's class; larger is better
+    start[N, R]     the load at the start; ceiling[N, R] the load up to which a node may receive
+    """
+
+    capacity: Ints
+    base: Ints
+    low: Ints
+    high: Ints
+    hot: Bools
+    scale: Ints
+    demand: Ints
+    home: Ints
+    cost: Ints
+    movable: Bools
+    klass: Ints
+    allowed: Bools
+    misplaced: Ints
+    preference: Ints | None = None
+    exclusions: tuple[Exclusion, ...] = ()
+    attractions: tuple[Attraction, ...] = ()
+    spreads: tuple[Spread, ...] = ()
+    start: Ints = field(init=False)
+    ceiling: Ints = field(init=False)
+
+    def __post_init__(self) -> None:
+        nodes, resources = self.capacity.shape
+        items = len(self.home)
+        assert self.base.shape == (nodes, resources)
+        assert self.demand.shape == (items, resources)
+        assert self.low.shape == self.high.shape == self.hot.shape == self.scale.shape
+        assert len(self.cost) == len(self.movable) == len(self.klass) == len(self.misplaced) == items
+        start = self.base.copy()
+        np.add.at(start, self.home, self.demand)
+        ceiling = self.capacity.copy()
+        counted = self.counted
+        # Nothing is lifted above low; one that is and need not be cured may be refilled.
+        settled = np.where(self.hot, self.low, np.maximum(self.low, start[:, :counted]))
+        ceiling[:, :counted] = np.minimum(ceiling[:, :counted], settled)
+        object.__setattr__(self, "start", start)
+        object.__setattr__(self, "ceiling", ceiling)
+
+    @property
+    def nodes(self) -> int:
+        return int(self.capacity.shape[0])
+
+    @property
+    def items(self) -> int:
+        return len(self.home)
+
+    @property
+    def counted(self) -> int:
+        return int(self.low.shape[1])
