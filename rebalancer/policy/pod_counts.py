@@ -103,9 +103,9 @@ class PodCounts:
         self._pods = pods
         self._token: object = object()
         self._tallies: dict[Group, Tally] = {}
-        self._groups: _Directory[Group] = _Directory()
+        self._groups: Directory[Group] = Directory()
         self._terms: dict[ExistingTerm, Tally] | None = None
-        self._term_directory: _Directory[ExistingTerm] = _Directory()
+        self._term_directory: Directory[ExistingTerm] = Directory()
         self._by_label: dict[str, dict[str, tuple[Pod, ...]]] = {}
         self._own_labels: set[str] = set()
 
@@ -159,6 +159,14 @@ class PodCounts:
             or (scope.unknown and pod.namespace not in self._namespaces)
         )
         return inside and selection.selector.matches(pod.labels)
+
+    def members(self, group: Group) -> tuple[Pod, ...]:
+        """The placed pods of a group, in no order that means anything."""
+        candidates: Iterable[Pod] | None = self._candidates(group)
+        if candidates is None:
+            on = (self._pods[self._table.names[position]] for position in self._tally(group).by_node)
+            candidates = (pod for pods in on for pod in pods.values())
+        return tuple(pod for pod in candidates if self.takes_in(group, pod))
 
     def takes_in(self, group: Group, pod: Pod) -> bool:
         """Whether a group takes in a pod; a group without selections takes in none."""
@@ -253,7 +261,7 @@ class PodCounts:
         return (pod for pods in self._pods.values() for pod in pods.values())
 
 
-class _Directory(Generic[K]):
+class Directory(Generic[K]):
     """Finds the items whose selectors could match given labels, by one label that each selector requires.
 
     It only grows, and copies share it: an item that one side no longer counts is passed over by the asker.

@@ -77,7 +77,7 @@ def skews_of(state: ClusterState, pod: Pod) -> tuple[Skew, ...]:
 
 def _skew(state: ClusterState, pod: Pod, constraint: TopologySpreadConstraint, keys: tuple[str, ...]) -> Skew:
     selector = spread_selector(constraint, pod)
-    topology, (values, domains) = _eligible(state.table, pod, constraint, keys)
+    topology, (values, domains) = eligible_values(state.table, pod, constraint, keys)
     pods: Mapping[str, int] = {}
     if selector is not None and selector.requirements:  # an empty selector counts no placed pod at all
         group = Group((Selection(Scope(frozenset((pod.namespace,))), selector),), staying=True)
@@ -100,7 +100,7 @@ def spread_selector(constraint: TopologySpreadConstraint, pod: Pod) -> LabelSele
     return replace(selector, requirements=(*selector.requirements, *missing))
 
 
-def _eligible(
+def eligible_values(
     table: NodeTable, pod: Pod, constraint: TopologySpreadConstraint, keys: tuple[str, ...]
 ) -> tuple[object, tuple[Values, int]]:
     """What to call the constraint's topology, its value for each node that counts, and the number of domains.
