@@ -10,7 +10,7 @@ from rebalancer.domain.node import Node
 from rebalancer.domain.pod import Pod
 from rebalancer.domain.resources import Resources
 from rebalancer.domain.snapshot import Snapshot
-from rebalancer.domain.vmi import VMI
+from rebalancer.domain.vmi import VMI, Migration
 from rebalancer.policy.node_table import NodeTable
 from rebalancer.policy.pod_counts import PodCounts
 from rebalancer.policy.room import Room
@@ -25,7 +25,9 @@ class ClusterState:
 
     Holds what kube-scheduler's snapshot holds: pods that are bound to a known node and have not ended. Changing one
     pod costs time in the number of groups that select it, not in the number of pods. `copy` shares everything that
-    neither side has changed since. Nodes, namespaces and volumes never change.
+    neither side has changed since. Nodes, namespaces and volumes never change, and neither does what the snapshot
+    said about VMIs: `launchers` are each VMI's pods that have not ended, bound or not, by the VMI's UID, `in_flight`
+    the unfinished migrations by the VMI's key.
     """
 
     def __init__(
@@ -43,6 +45,8 @@ class ClusterState:
         self.claims = claims
         self.csi_nodes = csi_nodes
         self.table = NodeTable(nodes)
+        self.launchers: Mapping[str, tuple[Pod, ...]] = {}
+        self.in_flight: Mapping[str, Migration] = {}
         self._active: dict[str, Pod] = {}
         self._pods: dict[str, dict[str, Pod]] = {name: {} for name in nodes}
         self.counts = PodCounts(self.table, namespaces, self._pods)
@@ -69,11 +73,12 @@ class ClusterState:
             claims=snapshot.claims,
             csi_nodes=snapshot.csi_nodes,
         )
-        launchers = _launchers(snapshot)
-        unfinished = {migration.uid for migration in snapshot.migrations.values() if not migration.final}
+        state.launchers = _launchers(snapshot)
+        state.in_flight = {one.vmi_key: one for one in snapshot.migrations.values() if not one.final}
+        unfinished = {one.uid for one in state.in_flight.values()}
         gone: set[str] = set()
         for vmi in snapshot.vmis.values():
-            pods = launchers.get(vmi.uid, [])
+            pods = [pod for pod in state.launchers.get(vmi.uid, ()) if pod.node in snapshot.nodes]
             active = active_pod(vmi, pods)
             if settled:
                 active = _landed(pods, unfinished) or active
@@ -128,6 +133,7 @@ class ClusterState:
         twin = object.__new__(ClusterState)
         twin.nodes, twin.namespaces = self.nodes, self.namespaces
         twin.volumes, twin.claims, twin.csi_nodes = self.volumes, self.claims, self.csi_nodes
+        twin.launchers, twin.in_flight = self.launchers, self.in_flight
         twin.table = self.table
         twin._active = dict(self._active)
         twin._pods = dict(self._pods)
@@ -189,12 +195,12 @@ def active_pod(vmi: VMI, launchers: Iterable[Pod]) -> Pod | None:
     return max(here, key=lambda pod: (pod.created, pod.uid), default=None)
 
 
-def _launchers(snapshot: Snapshot) -> dict[str, list[Pod]]:
-    """VMI's UID to its bound pods on known nodes that have not ended, migration targets included."""
-    found: dict[str, list[Pod]] = {}
+def _launchers(snapshot: Snapshot) -> dict[str, tuple[Pod, ...]]:
+    """VMI's UID to its pods that have not ended; migration targets are among them, bound or not."""
+    found: dict[str, tuple[Pod, ...]] = {}
     for pod in snapshot.pods.values():
-        if pod.owner[0] == VMI_KIND and not pod.terminal and pod.node in snapshot.nodes:
-            found.setdefault(pod.owner[2], []).append(pod)
+        if pod.owner[0] == VMI_KIND and not pod.terminal:
+            found[pod.owner[2]] = (*found.get(pod.owner[2], ()), pod)
     return found
 
 
