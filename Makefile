@@ -40,8 +40,9 @@ fuzz: setup ## The property tests again, with many more examples and new seeds
 	HYPOTHESIS_PROFILE=fuzz $(PYTEST) -m "not controlplane and not browser" $(ARGS)
 
 lock: setup ## Resolve the hashed requirement files anew from pyproject.toml and requirements/dev.in
-	CUSTOM_COMPILE_COMMAND="make lock" $(COMPILE) --output-file requirements/runtime.txt pyproject.toml
-	CUSTOM_COMPILE_COMMAND="make lock" $(COMPILE) --output-file requirements/dev.txt requirements/dev.in
+	$(COMPILE) --output-file requirements/runtime.txt pyproject.toml
+	$(COMPILE) --output-file requirements/build.txt requirements/build.in
+	$(COMPILE) --output-file requirements/dev.txt requirements/dev.in
 
 clean: ## Remove .venv and what the tools left behind
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,1 +1,1 @@
-"""Pure renderers: one plan or report in, text, JSON, YAML, metrics, Events or a page out."""
+"""Pure renderers: a Plan, a Report or an Explanation goes in, text comes out. Nothing here decides or waits."""

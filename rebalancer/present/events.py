@@ -1,0 +1,111 @@
+"""All Kubernetes Events in one file: what is worth telling on a VM, a node or our own deployment, in which words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rebalancer.domain.plan import Move
+from rebalancer.domain.report import Held, Outcome, Report
+from rebalancer.domain.resources import CPU
+from rebalancer.domain.verdict import Hotspot
+from rebalancer.present.text import summary
+from rebalancer.present.words import percent, resource
+
+NORMAL, WARNING = "Normal", "Warning"
+MAX_NOTE = 1024
+"""The longest note that the API server accepts (events.k8s.io/v1)."""
+QUIET_RESULTS = ("Succeeded", "Withdrawn")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One Event. `kind` is VirtualMachineInstance, Node or Deployment (our own; its name is the caller's to fill in).
+
+    `reason` is a word of a fixed set, so that equal Events aggregate; `note` is at most MAX_NOTE characters.
+    """
+
+    kind: str
+    type: str
+    reason: str
+    note: str
+    namespace: str = ""
+    name: str = ""
+
+
+def events(report: Report, before: Report | None = None) -> tuple[Event, ...]:
+    """What this cycle adds to what the one before it has said already; nothing while nothing changes."""
+    return tuple(_events(report, before))
+
+
+def _events(report: Report, before: Report | None) -> Iterator[Event]:
+    known = {_spot(spot) for spot in before.state.hotspots} if before else set()
+    for spot in report.state.hotspots:
+        if _spot(spot) not in known:
+            yield _hotspot(spot)
+    if report.plan is not None and (before is None or before.plan is None or before.plan.id != report.plan.id):
+        verb = "Plan" if report.mode == "active" else "Dry run: plan"
+        yield _ours("Planned", f"{verb} {report.plan.id}: {summary(report.plan)}")
+    for move in report.started:
+        yield _started(move, report.plan.id if report.plan else "")
+    told = {_outcome_key(outcome) for outcome in before.done} if before else set()
+    for outcome in report.done:
+        if _outcome_key(outcome) not in told:
+            yield _ended(outcome)
+    waiting = {(held.vmi, held.reason) for held in before.held} if before else set()
+    for held in report.held:
+        if (held.vmi, held.reason) not in waiting:
+            yield _held(held)
+    if report.sentence.kind in ("Broken", "Stuck", "Paused") and (
+        before is None or before.sentence.kind != report.sentence.kind
+    ):
+        yield _ours(report.sentence.kind, report.sentence.text, WARNING)
+
+
+def _hotspot(spot: Hotspot) -> Event:
+    note = f"Reserves {percent(spot.percent)} of its {resource(spot.resource)}, above {percent(spot.high)}"
+    reason = "ReservedCPUAboveThreshold" if spot.resource == CPU else "ReservedMemoryAboveThreshold"
+    return Event(kind="Node", name=spot.node, type=WARNING, reason=reason, note=note)
+
+
+def _started(move: Move, plan: str) -> Event:
+    note = f"Migrating from {move.source} to {move.target} (plan {plan}): {'; '.join(move.reasons)}"
+    return _on_vmi(move.vmi, "RebalancingStarted", note)
+
+
+def _ended(outcome: Outcome) -> Event:
+    move = outcome.move
+    where = f"migration {outcome.migration} from {move.source} to {move.target}"
+    landed = f", it landed on {outcome.landed_on}" if outcome.landed_on not in ("", move.target) else ""
+    why = f": {outcome.message}" if outcome.message else ""
+    note = f"{outcome.result}: {where}{landed}{why}"
+    return _on_vmi(
+        move.vmi, f"Rebalancing{outcome.result}", note, NORMAL if outcome.result in QUIET_RESULTS else WARNING
+    )
+
+
+def _held(held: Held) -> Event:
+    return _on_vmi(held.vmi, "RebalancingHeld", f"The planned move waits ({held.reason}): {held.message}")
+
+
+def _ours(reason: str, note: str, type_: str = NORMAL) -> Event:
+    return Event(kind="Deployment", type=type_, reason=reason, note=_short(note))
+
+
+def _on_vmi(key: str, reason: str, note: str, type_: str = NORMAL) -> Event:
+    namespace, _, name = key.partition("/")
+    return Event(
+        kind="VirtualMachineInstance", namespace=namespace, name=name, type=type_, reason=reason, note=_short(note)
+    )
+
+
+def _short(note: str) -> str:
+    return note if len(note) <= MAX_NOTE else note[: MAX_NOTE - 1] + "…"
+
+
+def _spot(spot: Hotspot) -> tuple[str, str]:
+    return (spot.node, spot.resource)
+
+
+def _outcome_key(outcome: Outcome) -> tuple[str, str]:
+    return (outcome.migration, outcome.result)

@@ -1,0 +1,58 @@
+"""One line per cycle that has something new to say, for people or as JSON for machines."""
+
+from __future__ import annotations
+
+import json
+
+from rebalancer.domain.report import Report
+from rebalancer.present.words import moment
+
+LOUD = ("Broken", "Stuck", "Failed")
+QUIET = ("Balanced", "Standby", "Running", "Held", "Paused")
+"""States that last: said once when they begin, and again only when their words change."""
+
+
+def line(report: Report, *, as_json: bool = False) -> str:
+    """A report as one log line, without its end. JSON lines have the keys of `fields`."""
+    if as_json:
+        return json.dumps(fields(report), ensure_ascii=False)
+    plan = f" [{report.plan.id}]" if report.plan else ""
+    return f"{moment(report.time)} {level(report).upper():7} {report.sentence.kind}{plan}: {report.sentence.text}"
+
+
+def level(report: Report) -> str:
+    """`warning` where somebody should look, else `info`."""
+    return "warning" if report.sentence.kind in LOUD else "info"
+
+
+def fields(report: Report) -> dict[str, object]:
+    """What a JSON log line holds."""
+    return {
+        "time": moment(report.time),
+        "level": level(report),
+        "kind": report.sentence.kind,
+        "message": report.sentence.text,
+        "cycle": report.cycle,
+        "mode": report.mode,
+        "leader": report.leader,
+        "plan": report.plan.id if report.plan else "",
+        "wave": report.wave,
+        "running": len(report.running),
+        "held": len(report.held),
+        "hotspots": len(report.state.hotspots),
+        "violations": len(report.state.violations),
+        "seconds": round(report.seconds, 3),
+    }
+
+
+def worth_saying(report: Report, before: Report | None) -> bool:
+    """Whether a cycle says something that the one before it did not: a steady cluster is a quiet log."""
+    if before is None or report.sentence.kind not in QUIET:
+        return before is None or report.sentence != before.sentence
+    return report.sentence.kind != before.sentence.kind
+
+
+def warnings(report: Report, before: Report | None) -> tuple[str, ...]:
+    """Objects that are newly set aside, one sentence each."""
+    known = set(before.set_aside) if before else set()
+    return tuple(aside.sentence() for aside in report.set_aside if aside not in known)
