@@ -10,7 +10,7 @@ from __future__ import annotations
 import ssl
 import tempfile
 import time
-from contextlib import AsyncExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -60,8 +60,9 @@ class ControlPlane:
     _binaries: dict[str, Path] = field(default_factory=dict, init=False)
     _parts: dict[str, Process] = field(default_factory=dict, init=False)
     _clients: dict[str, KubeClient] = field(default_factory=dict, init=False)
-    _stack: AsyncExitStack = field(default_factory=AsyncExitStack, init=False)
+    _stack: ExitStack = field(default_factory=ExitStack, init=False)
     _launcher: Launcher = field(default_factory=Launcher, init=False)
+    ca: str = field(default="", init=False)
     _tls: ssl.SSLContext = field(init=False)
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -85,8 +86,8 @@ class ControlPlane:
             for name in STOP_ORDER:
                 if name in self._parts:
                     await self._parts[name].kill()
-            self._launcher.close()
-            await self._stack.aclose()
+            await run_sync(self._launcher.close)
+            await run_sync(self._stack.close)
 
     def _prepare(self) -> None:
         self._binaries = find(*PROGRAMS)
@@ -103,8 +104,9 @@ class ControlPlane:
             etcd=etcd, etcd_peer=etcd_peer, apiserver=apiserver, virt_api=virt_api, virt_controller=virt_controller
         )
         self._tls = ssl.create_default_context(cafile=str(self.ca_file))
-        for identity in ("admin", "scheduler", "controller", "apiserver"):
-            self.kubeconfig(identity)
+        self.ca = self.ca_file.read_text()
+        for identity in TOKENS:
+            self._write_kubeconfig(identity, self.token(identity))
 
     async def _start(self, begin: float) -> None:
         await self._start_etcd()
@@ -136,11 +138,6 @@ class ControlPlane:
         """File with the authority that signed every certificate."""
         return self.folder / "pki" / "ca.crt"
 
-    @property
-    def ca(self) -> str:
-        """The authority as PEM text."""
-        return self.ca_file.read_text()
-
     def token(self, identity: str) -> str:
         """Bearer token of one of identities.TOKENS."""
         return TOKENS[identity].token
@@ -152,10 +149,13 @@ class ControlPlane:
             self._clients[key] = KubeClient(self.url, token=key, tls=self._tls)
         return self._clients[key]
 
-    def kubeconfig(self, identity: str = "admin", *, token: str | None = None) -> Path:
-        """Write a kubeconfig for an identity (or for a token, under that name) and return its path."""
-        path = self.folder / f"{identity}.kubeconfig"
-        write_kubeconfig(path, url=self.url, ca_file=self.ca_file, user=identity, token=token or self.token(identity))
+    async def kubeconfig(self, name: str = "admin", *, token: str | None = None) -> Path:
+        """Path of a kubeconfig: of one of identities.TOKENS, or a new one of that name for `token`."""
+        return await run_sync(self._write_kubeconfig, name, token or self.token(name))
+
+    def _write_kubeconfig(self, name: str, token: str) -> Path:
+        path = self.folder / f"{name}.kubeconfig"
+        write_kubeconfig(path, url=self.url, ca_file=self.ca_file, user=name, token=token)
         return path
 
     async def service_account_token(self, namespace: str, name: str, *, seconds: int = 3_600) -> str:

@@ -6,6 +6,7 @@ writes, so the same steps can run against anything that speaks the API.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -86,7 +87,14 @@ class NodePlane:
             self._seen.pop(key, None)
             return
         self._seen[key] = item
-        if key not in self._busy:
+        self._wake(key, tasks)
+        instance = item["metadata"].get("annotations", {}).get("kubevirt.io/domain")
+        if path == PODS and instance:
+            # Whether this pod is to end depends on its VMI, whose last event may have come before the pod's.
+            self._wake(_path(VMIS, {"metadata": item["metadata"] | {"name": instance}}), tasks)
+
+    def _wake(self, key: str, tasks: TaskGroup) -> None:
+        if key in self._seen and key not in self._busy:
             self._busy.add(key)
             tasks.start_soon(self._work, key)
 
@@ -148,7 +156,9 @@ class NodePlane:
         while True:
             await anyio.sleep(HEARTBEAT_SECONDS)
             for path in sorted(self._nodes):
-                await self._beat(path)
+                # A beat that fails is made up by the next: five minutes without are needed to matter.
+                with contextlib.suppress(ApiError, OSError):
+                    await self._beat(path)
 
     async def _beat(self, path: str) -> None:
         labels = {"kubevirt.io/schedulable": "true"}
