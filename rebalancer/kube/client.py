@@ -1,7 +1,8 @@
 """How to reach a cluster: kubeconfig or service account, credentials that are renewed, TLS.
 
-The only importer of kubernetes_asyncio, which reads configurations well (contexts, exec plugins, in-cluster files). It
-is imported inside the function that needs it: its 1,500 models cost 0.4 s that a plan from a file must not pay.
+The only importer of kubernetes_asyncio, which reads configurations well (contexts, exec plugins, in-cluster files).
+It and aiohttp are imported inside the functions that need them: they cost 0.4 and 0.2 s, which a plan from a file must
+not pay, and settings name an Access long before anybody connects.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ import os
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import anyio
 import anyio.to_thread
 
 from rebalancer.kube.outcome import ApiError, ConfigError
-from rebalancer.kube.transport import CLIENT_DEFAULTS, Api, ClientParams, Endpoint
 
-__all__ = ["Access", "Api", "ClientParams", "Endpoint", "connect"]
+if TYPE_CHECKING:
+    import aiohttp
+
+    from rebalancer.kube.transport import Api, ClientParams
 
 TOKEN_SECONDS = 60.0
 """How often the service account's token is read again; the kubelet rotates it at 80 % of its life."""
@@ -41,8 +43,13 @@ class Access:
     strict_x509: bool = True
 
 
-async def connect(access: Access, *, monotonic: Callable[[], float], params: ClientParams = CLIENT_DEFAULTS) -> Api:
+async def connect(access: Access, *, monotonic: Callable[[], float], params: ClientParams | None = None) -> Api:
     """An Api for the cluster, not yet entered. Raises ConfigError, in one line, where there is no usable access."""
+    import aiohttp  # noqa: PLC0415
+
+    from rebalancer.kube.transport import CLIENT_DEFAULTS, Api, Endpoint  # noqa: PLC0415
+
+    params = params or CLIENT_DEFAULTS
     in_cluster = not access.kubeconfig and "KUBERNETES_SERVICE_HOST" in os.environ
     configuration = await _load(access, in_cluster)
     if in_cluster:

@@ -1,0 +1,179 @@
+"""Follows our migrations from the POST to what the VMI itself says at the end; adopts those of a predecessor."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+
+from rebalancer.control.clock import Clock
+from rebalancer.control.executor import Executor, Gone
+from rebalancer.control.flight import (
+    DEADLINE_DEFAULTS,
+    DeadlineParams,
+    Flight,
+    adopted,
+    arrived,
+    failure_message,
+    is_ours,
+    migration_key,
+    overlay,
+    why_withdraw,
+)
+from rebalancer.domain.naming import PLAN
+from rebalancer.domain.report import Outcome
+from rebalancer.domain.snapshot import Snapshot
+from rebalancer.domain.vmi import VMI, Migration
+from rebalancer.kube.outcome import ApiError
+
+SUCCEEDED = "Succeeded"
+FAILED = "Failed"
+WITHDRAWN = "Withdrawn"
+REFUSED = "Refused"
+LOST = "Lost"
+
+UNSEEN_SECONDS = 30.0
+"""After which a VMIM of ours that no watch has shown is read by name."""
+ARRIVAL_SECONDS = 60.0
+"""How long the watches may lag behind a VMI that has landed before we go on without them."""
+REMEMBERED = 1000
+"""Ended VMIMs that a watch which lags behind must not bring back to life."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Arrival:
+    node: str
+    since: float
+
+
+class Flights:
+    """The VMIMs of ours that are under way. State in memory only: all of it can be read back from the cluster."""
+
+    def __init__(self, executor: Executor, clock: Clock, deadline: DeadlineParams = DEADLINE_DEFAULTS) -> None:
+        self._executor = executor
+        self._clock = clock
+        self._deadline = deadline
+        self._flying: dict[str, Flight] = {}
+        self._arrivals: dict[str, _Arrival] = {}
+        self._ended: deque[str] = deque(maxlen=REMEMBERED)
+
+    def all(self) -> tuple[Flight, ...]:
+        """Every flight, oldest first."""
+        return tuple(self._flying.values())
+
+    def begin(self, flight: Flight) -> None:
+        """Follows a VMIM that was just made."""
+        self._flying[flight.key] = flight
+
+    def forget(self) -> None:
+        """Lets go of everything: somebody else leads."""
+        self._flying.clear()
+        self._arrivals.clear()
+
+    def overlay(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot with what we have set going and no watch has shown yet."""
+        return overlay(snapshot, self.all())
+
+    def awaited(self, snapshot: Snapshot) -> tuple[str, ...]:
+        """VMIs that have landed although the snapshot does not show it yet."""
+        now = self._clock.monotonic()
+        for vmi, arrival in list(self._arrivals.items()):
+            if arrived(snapshot, vmi, arrival.node) or now - arrival.since > ARRIVAL_SECONDS:
+                del self._arrivals[vmi]
+        return tuple(self._arrivals)
+
+    async def settle(self, snapshot: Snapshot, *, act: bool) -> tuple[Outcome, ...]:
+        """Takes note of what the snapshot says, and gives the migrations that have ended since the last time.
+
+        With `act`, those that must give way are deleted. `snapshot` is as watched, without the overlay.
+        """
+        self._adopt(snapshot)
+        outcomes = []
+        for flight in [self._refresh(flight, snapshot) for flight in self.all()]:
+            outcome = await self._end(flight, shown=flight.key in snapshot.migrations)
+            if outcome is not None:
+                del self._flying[flight.key]
+                self._ended.append(flight.migration.uid)
+                outcomes.append(outcome)
+            elif act and not flight.withdrawn:
+                await self._give_way(flight, snapshot)
+        return tuple(outcomes)
+
+    def _adopt(self, snapshot: Snapshot) -> None:
+        now, wall = self._clock.monotonic(), self._clock.now()
+        for key, migration in snapshot.migrations.items():
+            if key in self._flying or migration.final or not is_ours(migration) or migration.uid in self._ended:
+                continue
+            move = adopted(migration, snapshot)
+            limit = self._deadline.seconds(move.memory_bytes, snapshot.kubevirt)
+            # The wall clock may have jumped: an adopted migration gets between none and all of its time.
+            age = min(max(wall - migration.created, 0.0), limit)
+            self._flying[key] = Flight(
+                move=move,
+                migration=migration,
+                plan=migration.labels.get(PLAN, ""),
+                begun=now - age,
+                started=migration.created,
+                limit_seconds=limit,
+                seen=True,
+                withdrawn="it was being withdrawn by an earlier leader" if migration.deleting else "",
+            )
+
+    def _refresh(self, flight: Flight, snapshot: Snapshot) -> Flight:
+        """The flight with its VMIM as the snapshot has it."""
+        current = snapshot.migrations.get(flight.key)
+        if current is not None:
+            flight = replace(flight, migration=current, seen=True)
+            self._flying[flight.key] = flight
+        return flight
+
+    async def _end(self, flight: Flight, *, shown: bool) -> Outcome | None:
+        """How a flight has ended; None while it is under way, or where that cannot be told right now."""
+        if shown and not flight.migration.final:
+            return None
+        ended = flight.migration if shown else None
+        try:
+            if not flight.seen:
+                # The watches lag behind our POST: ask, but not at once.
+                if self._clock.monotonic() - flight.begun < UNSEEN_SECONDS:
+                    return None
+                ended = await self._executor.read_migration(flight.migration.namespace, flight.migration.name)
+                if ended is not None and not ended.final:
+                    return None
+            vmi = await self._executor.read_vmi(flight.move.vmi, flight.move.uid)
+        except ApiError:
+            return None  # the API server is out of reach; the next cycle asks again
+        return self._judge(flight, ended, vmi)
+
+    def _judge(self, flight: Flight, ended: Migration | None, vmi: VMI | Gone) -> Outcome | None:
+        """A VMIM that is gone does not say where the VM is: only the VMI does."""
+        move = flight.move
+        if isinstance(vmi, Gone):
+            return self._outcome(flight, LOST, vmi.message, "")
+        state = vmi.migration_state
+        if ended is None and state.in_flight and not state.failed and state.migration_uid == flight.migration.uid:
+            return None  # deleted, but the move goes on and may complete all the same
+        if vmi.node == move.target:
+            self._arrivals[move.vmi] = _Arrival(node=vmi.node, since=self._clock.monotonic())
+            return self._outcome(flight, SUCCEEDED, "", vmi.node)
+        if flight.withdrawn:
+            return self._outcome(flight, FAILED if flight.overdue else WITHDRAWN, flight.withdrawn, vmi.node)
+        if ended is not None and ended.phase == "Succeeded":
+            return self._outcome(flight, FAILED, f"it landed on {vmi.node} instead of {move.target}", vmi.node)
+        return self._outcome(flight, FAILED, failure_message(ended), vmi.node)
+
+    def _outcome(self, flight: Flight, result: str, message: str, node: str) -> Outcome:
+        return Outcome(
+            move=flight.move,
+            migration=migration_key(flight.migration),
+            result=result,
+            message=message,
+            finished=self._clock.now(),
+            landed_on=node,
+        )
+
+    async def _give_way(self, flight: Flight, snapshot: Snapshot) -> None:
+        elapsed = self._clock.monotonic() - flight.begun
+        reason = why_withdraw(flight, snapshot, elapsed)
+        if reason and not await self._executor.withdraw(flight):
+            overdue = elapsed > flight.limit_seconds
+            self._flying[flight.key] = replace(flight, withdrawn=reason, overdue=overdue)

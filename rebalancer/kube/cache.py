@@ -1,0 +1,103 @@
+"""The cluster as a Snapshot, kept up to date by one reflector per resource."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import anyio
+
+from rebalancer.domain.snapshot import SetAside, Snapshot
+from rebalancer.kube.decode import KINDS, Kind, build_snapshot
+from rebalancer.kube.reflector import CACHE_DEFAULTS, CacheParams, Reflector
+from rebalancer.kube.retry import Surroundings
+from rebalancer.kube.transport import Api
+
+PARALLEL_LISTS = 2
+"""Initial lists at once. A page of 500 pods costs about 5 of the API server's seats (API priority and fairness)."""
+
+
+class Cache:
+    """All resources that we read. `run` until cancelled.
+
+    `revision` grows with every change of any object; `wait` sleeps until it has.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        around: Surroundings,
+        params: CacheParams = CACHE_DEFAULTS,
+        kinds: Iterable[Kind] = tuple(KINDS.values()),
+    ) -> None:
+        self._around = around
+        self._params = params
+        self._news = anyio.Event()
+        self.revision = 0
+        self.reflectors = tuple(Reflector(kind, api, around, params, self._changed) for kind in kinds)
+        self._snapshot = Snapshot()
+        self._snapshot_revision = -1
+
+    async def run(self) -> None:
+        """Keeps every resource until cancelled."""
+        listing = anyio.CapacityLimiter(PARALLEL_LISTS)
+        async with anyio.create_task_group() as tasks:
+            for reflector in self.reflectors:
+                tasks.start_soon(reflector.run, listing, name=f"reflector {reflector.kind.plural}")
+
+    def _changed(self) -> None:
+        self.revision += 1
+        self.wake()
+
+    def wake(self) -> None:
+        """Wakes whoever waits, for news that are not the cluster's."""
+        self._news.set()
+        self._news = anyio.Event()
+
+    async def wait(self, seen_revision: int) -> None:
+        """Until there is something newer than `seen_revision`, or a wake."""
+        if self.revision == seen_revision:
+            await self._news.wait()
+
+    @property
+    def synced(self) -> bool:
+        """Every resource has been listed once."""
+        return all(reflector.synced for reflector in self.reflectors)
+
+    def age_seconds(self) -> float:
+        """Seconds since the resource that is furthest behind gave a sign of life."""
+        return max((reflector.age_seconds() for reflector in self.reflectors if not reflector.absent), default=0.0)
+
+    def problems(self) -> tuple[str, ...]:
+        """Why nobody should act on this cache, one sentence per resource; empty when it is whole and fresh."""
+        found = []
+        for reflector in self.reflectors:
+            why = f" ({reflector.problem})" if reflector.problem else ""
+            if not reflector.synced:
+                found.append(f"{reflector.kind.plural} are not listed yet{why}")
+            elif not reflector.absent and reflector.age_seconds() > self._params.stale_seconds:
+                found.append(f"nothing heard of {reflector.kind.plural} for {reflector.age_seconds():.0f} s{why}")
+        return tuple(found)
+
+    def snapshot(self) -> Snapshot:
+        """The cluster now. The same object for as long as nothing has changed, so equality is one comparison."""
+        if self._snapshot_revision != self.revision:
+            self._snapshot = build_snapshot(
+                {reflector.kind.kind: reflector.items.values() for reflector in self.reflectors},
+                self._all_set_aside(),
+                resource_version=self._resource_version(),
+                taken=self._around.now(),
+            )
+            self._snapshot_revision = self.revision
+        return self._snapshot
+
+    def _all_set_aside(self) -> tuple[SetAside, ...]:
+        found = [entry for reflector in self.reflectors for entry in reflector.set_aside.values()]
+        for reflector in self.reflectors:
+            if reflector.absent and reflector.problem:
+                found.append(SetAside(kind=reflector.kind.kind, name="(all)", reason=reflector.problem))
+        return tuple(found)
+
+    def _resource_version(self) -> str:
+        """The newest of the resources' versions; they are opaque, so those that are no numbers are left out."""
+        numbers = [int(r.resource_version) for r in self.reflectors if r.resource_version.isdecimal()]
+        return str(max(numbers, default=0) or "")
