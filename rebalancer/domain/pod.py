@@ -113,6 +113,8 @@ class Pod:
     """One pod. `node` is "" while unbound; `owner` is the controller as (kind, name, uid) or ("", "", "").
 
     `unschedulable` is the message of a PodScheduled=False condition with reason Unschedulable, else "".
+    `unreadable` says what of the pod could not be read, "" for nothing: such a pod stays where it is, as load.
+    `load_known` is false where its requests could not be read: its node then receives nothing.
     """
 
     namespace: str
@@ -128,6 +130,8 @@ class Pod:
     deleting: bool = False
     unschedulable: str = ""
     ready: bool = False
+    unreadable: str = ""
+    load_known: bool = True
 
     @property
     def key(self) -> str:
