@@ -46,6 +46,23 @@ class Verdict:
     message: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """Why the API server refuses a field, in its own words, e.g. type "FieldValueInvalid"."""
+
+    field: str
+    type: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Created:
+    """A posted pod as the API server would store it, or its faults; admission plugins are not asked."""
+
+    pod: Object | None
+    faults: tuple[Fault, ...]
+
+
 class Oracle:
     """One oracle process. Not for use by two threads at once."""
 
@@ -72,6 +89,13 @@ class Oracle:
 
     def answers(self, cases: Iterable[Object]) -> list[list[Verdict]]:
         """Many cases in bulk, each {"candidates": [...], "nodes": [...], ...}."""
+        return [[_verdict(one) for one in answer.get("verdicts", ())] for answer in self._ask(cases)]
+
+    def create(self, pods: Sequence[Object]) -> list[Created]:
+        """What the API server makes of posted pods: defaults filled in, matchLabelKeys merged, or faults."""
+        return [_created(one) for one in self._ask([{"create": list(pods)}])[0].get("created", ())]
+
+    def _ask(self, cases: Iterable[Object]) -> list[Object]:
         lines = [json.dumps(case, separators=(",", ":")).encode() + b"\n" for case in cases]
         stdin, stdout = self._pipes()
         # The oracle answers while it reads: whoever only wrote would fill both pipes and wait for ever.
@@ -79,7 +103,7 @@ class Oracle:
         writer.start()
         answers = [stdout.readline() for _ in lines]
         writer.join()
-        return [_verdicts(answer) for answer in answers]
+        return [_answer(answer) for answer in answers]
 
     def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
         assert self._process.stdin is not None
@@ -92,13 +116,17 @@ def _write(stdin: IO[bytes], lines: list[bytes]) -> None:
     stdin.flush()
 
 
-def _verdicts(line: bytes) -> list[Verdict]:
+def _answer(line: bytes) -> Object:
     if not line:
         raise OracleError("the oracle has ended")
-    answer: dict[str, Any] = json.loads(line)
+    answer: Object = json.loads(line)
     if "error" in answer:
         raise OracleError(answer["error"])
-    return [_verdict(one) for one in answer["verdicts"]]
+    return answer
+
+
+def _created(raw: dict[str, Any]) -> Created:
+    return Created(pod=raw.get("pod"), faults=tuple(Fault(**fault) for fault in raw.get("errors", ())))
 
 
 def _verdict(raw: dict[str, Any]) -> Verdict:

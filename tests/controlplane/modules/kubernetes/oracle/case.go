@@ -7,11 +7,13 @@ import (
 )
 
 // Case is a cluster and the pods to judge on it, as the API server has stored them (that is, after defaulting).
-// Either Pod or Pods to judge in Candidates: many candidates share one reading of the cluster.
+// Either Pod or Pods to judge in Candidates: many candidates share one reading of the cluster. Create asks what the API
+// server would store of a pod that is posted.
 type Case struct {
 	ID         any       `json:"id,omitempty"`
 	Pod        *v1.Pod   `json:"pod,omitempty"`
 	Candidates []*v1.Pod `json:"candidates,omitempty"`
+	Create     []*v1.Pod `json:"create,omitempty"`
 
 	Nodes                  []*v1.Node                      `json:"nodes"`
 	Pods                   []*v1.Pod                       `json:"pods"`
@@ -28,12 +30,14 @@ type Case struct {
 	DeviceClasses          []*resourcev1.DeviceClass       `json:"deviceClasses"`
 }
 
-// Answer holds the verdicts on Case.Pod itself, or one entry in Verdicts for each of Case.Candidates.
+// Answer holds the verdicts on Case.Pod itself, or one entry in Verdicts for each of Case.Candidates,
+// and one in Created for each of Case.Create.
 type Answer struct {
 	ID       any        `json:"id,omitempty"`
 	Error    string     `json:"error,omitempty"`
 	Verdict  *Verdict   `json:"verdict,omitempty"`
 	Verdicts []*Verdict `json:"verdicts,omitempty"`
+	Created  []*Created `json:"created,omitempty"`
 }
 
 // Verdict is what the scheduler would say of one pod. Message is its FitError, empty when some node fits.

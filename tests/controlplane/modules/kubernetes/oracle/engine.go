@@ -100,6 +100,14 @@ func (e *engine) judge(request *Case) *Answer {
 	for _, pod := range request.Candidates {
 		answer.Verdicts = append(answer.Verdicts, e.verdict(pod, request.Nodes))
 	}
+	for _, pod := range request.Create {
+		created, err := create(pod)
+		if err != nil {
+			answer.Error = err.Error()
+			return answer
+		}
+		answer.Created = append(answer.Created, created)
+	}
 	return answer
 }
 
