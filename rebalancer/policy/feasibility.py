@@ -49,7 +49,7 @@ class Survey:
 
 def rejection(state: ClusterState, pod: Pod, node: str) -> Rejection | None:
     """The first of kube-scheduler's plugins that refuses a pod on a node, in its own order; None where none does."""
-    prepared = _prepare(state, pod)
+    prepared = prepare(state, pod)
     if isinstance(prepared, Rejection):
         return prepared
     return _first(prepared, state.table.positions[node])
@@ -57,7 +57,7 @@ def rejection(state: ClusterState, pod: Pod, node: str) -> Rejection | None:
 
 def survey(state: ClusterState, pod: Pod, guard: Guard | None = None) -> Survey:
     """The verdict of every node, in the order of the state's nodes."""
-    prepared = _prepare(state, pod)
+    prepared = prepare(state, pod)
     if isinstance(prepared, Rejection):
         return Survey(feasible=(), rejections=FrozenMap(dict.fromkeys(state.nodes, prepared)), blocked=prepared)
     feasible = []
@@ -73,7 +73,7 @@ def survey(state: ClusterState, pod: Pod, guard: Guard | None = None) -> Survey:
 
 def feasible_nodes(state: ClusterState, pod: Pod, guard: Guard | None = None) -> tuple[str, ...]:
     """`survey(...).feasible` without the reasons, for thousands of nodes."""
-    prepared = _prepare(state, pod)
+    prepared = prepare(state, pod)
     if isinstance(prepared, Rejection):
         return ()
     positions = np.arange(len(state.table.nodes), dtype=np.intp)
@@ -110,7 +110,7 @@ def receiver_guard(node: Node) -> Rejection | None:
     return None if problem is None else Rejection(plugin=KUBEVIRT, reasons=(problem,), unresolvable=True)
 
 
-def _prepare(state: ClusterState, pod: Pod) -> list[Check] | Rejection:
+def prepare(state: ClusterState, pod: Pod) -> list[Check] | Rejection:
     """Every plugin's PreFilter: what is left to ask the nodes, or the first rejection for all of them."""
     checks = []
     for plugin in PLUGINS:

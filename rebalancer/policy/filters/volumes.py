@@ -17,6 +17,7 @@ from rebalancer.policy.cluster_state import ClusterState
 from rebalancer.policy.filters.check import OneByOne, Prepared
 
 ONE_POD: Final = "ReadWriteOncePod"
+AMAZON: Final = "awsElasticBlockStore"
 ZONE: Final = "topology.kubernetes.io/zone"
 REGION: Final = "topology.kubernetes.io/region"
 OLD_ZONE: Final = "failure-domain.beta.kubernetes.io/zone"
@@ -88,7 +89,7 @@ def _same_disk(one: PodVolume, other: PodVolume) -> bool:
         same = one.disk[1:3] == other.disk[1:3] and not set(one.disk[3:]).isdisjoint(other.disk[3:])
     else:
         same = one.disk == other.disk
-    return same and (one.disk[0] == "ebs" or not (one.read_only and other.read_only))
+    return same and (one.disk[0] == AMAZON or not (one.read_only and other.read_only))
 
 
 @dataclass(slots=True)
