@@ -1,7 +1,8 @@
 """The daemon: where cache, lease, cycle, executor and faces are put together.
 
     api = Api(unix_socket(path))                 # or: await connect(Access(), monotonic=clock.monotonic)
-    await run(DaemonParams(mode=ACTIVE), api, clock=clock, offload=inline, on_report=print)
+    params = DaemonParams(cycle=CycleParams(mode=ACTIVE, planning=PlanningParams(...), limits=Limits(...)))
+    await run(params, api, Runtime(clock=clock, offload=inline), on_report=show)
 
 It runs until `stop` is set, a signal comes (with `signals=True`), or it is cancelled; each way nothing is started any
 more, the lease is given back, and migrations under way go on for the next leader to adopt.
@@ -42,35 +43,50 @@ class DaemonParams:
     lease: LeaseParams | None = LeaseParams()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """What a daemon stands on: time, threads, chance, signals. In virtual time: the loop's clock, `inline`, a seed.
+
+    `random` is in [0, 1) and only spreads timers: no plan depends on it. `signals`: SIGTERM and SIGINT stop the daemon.
+    """
+
+    clock: Clock = SystemClock()
+    offload: Offload = in_thread
+    random: Callable[[], float] = chance.random
+    signals: bool = False
+
+
+RUNTIME_DEFAULTS = Runtime()
+
+
 async def run(
     params: DaemonParams,
     api: Api,
+    runtime: Runtime = RUNTIME_DEFAULTS,
     *,
-    clock: Clock | None = None,
-    offload: Offload = in_thread,
-    random: Callable[[], float] = chance.random,
     on_report: Callable[[Report], None] = lambda _: None,
     stop: anyio.Event | None = None,
-    signals: bool = False,
 ) -> None:
     """Runs the daemon against the cluster behind `api`, which it enters and leaves.
 
-    `on_report` is called on the event loop with every cycle's report and must not block. `random` is in [0, 1) and
-    spreads timers only: no plan depends on it. Raises nothing that a cluster can cause: what goes wrong becomes a
-    sentence and is tried again.
+    `on_report` is called on the event loop with every cycle's report and must not block. Raises nothing that a cluster
+    can cause: what goes wrong becomes a sentence and is tried again.
     """
-    clock = clock or SystemClock()
-    around = Surroundings(monotonic=clock.monotonic, now=clock.now, random=random)
+    clock = runtime.clock
+    around = Surroundings(monotonic=clock.monotonic, now=clock.now, random=runtime.random)
     stop = stop or anyio.Event()
     async with api:
         cache = Cache(api, around, params.cache)
         elector = Elector(api, params.lease, around, changed=cache.wake) if params.lease is not None else None
         leadership: Leadership = elector or Alone()
         executor = Executor(api, leadership, clock, params.executor)
-        cycle = Cycle(Ports(cache=cache, leadership=leadership, executor=executor, clock=clock, offload=offload), params.cycle)
+        cycle = Cycle(
+            Ports(cache=cache, leadership=leadership, executor=executor, clock=clock, offload=runtime.offload),
+            params.cycle,
+        )
         loop = Loop(cycle, cache, clock, params.loop, on_report)
         async with anyio.create_task_group() as tasks:
-            if signals:
+            if runtime.signals:
                 tasks.start_soon(_stop_on_signal, stop)
             tasks.start_soon(cache.run)
             if elector is not None:

@@ -46,6 +46,11 @@ class Leadership(Protocol):
         """Who leads as far as we know, "" for nobody."""
         ...
 
+    @property
+    def problem(self) -> str:
+        """What is wrong with the lease, "" when nothing is."""
+        ...
+
     def fence(self) -> float:
         """Seconds for which we certainly lead still; 0.0 when we do not."""
         ...
@@ -55,6 +60,7 @@ class Alone:
     """Leadership without a lease: for a single process that nobody competes with."""
 
     holder = "this process"
+    problem = ""
 
     def fence(self) -> float:
         """For ever."""

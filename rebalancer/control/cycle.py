@@ -1,0 +1,366 @@
+"""The cycle: one look at the cluster, at most one thing done, one sentence said.
+
+It plans or acts, never both, so that acting always starts from a fresh snapshot and a plan that was verified on it.
+The order of reasons is the order of the methods: not synced, not leading, settle, paused, broken, plan or act.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from rebalancer.control import words
+from rebalancer.control.backoff import BACKOFF_DEFAULTS, Backoff, BackoffParams
+from rebalancer.control.clock import Clock
+from rebalancer.control.executor import LOST, OUTDATED, WAITING, Executor, NotStarted
+from rebalancer.control.flight import Flight, running
+from rebalancer.control.flights import FAILED, REFUSED, SUCCEEDED, Flights
+from rebalancer.control.offload import Offload
+from rebalancer.control.progress import Progress, why_paused
+from rebalancer.control.view import View, identities, look, material
+from rebalancer.domain.frozen import FrozenMap
+from rebalancer.domain.plan import Move, Plan
+from rebalancer.domain.report import Held, Outcome, Report, Sentence
+from rebalancer.domain.snapshot import Snapshot
+from rebalancer.kube.cache import Cache
+from rebalancer.kube.lease import Leadership
+from rebalancer.planning.decide import decide
+from rebalancer.planning.params import PlanningParams
+from rebalancer.policy import budget
+from rebalancer.policy.load import PolicyParams
+from rebalancer.policy.verify import verify
+
+DRY_RUN = "dry-run"
+ACTIVE = "active"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CycleParams:
+    """`mode`: dry-run says what it would do, active does it.
+
+    `replan_seconds`: how long a plan that is not carried out (dry run, nothing to be done) stands for an unchanged
+    cluster: a longer search of the same problem finds nothing new.
+    `forbidden_seconds`: how long nothing is tried after the API server has said that we may not.
+    `history`: outcomes that are kept for people to look at.
+    `own_namespace`: its annotation pauses us.
+    """
+
+    mode: str = DRY_RUN
+    planning: PlanningParams = PlanningParams()
+    limits: budget.Limits = budget.Limits()
+    backoff: BackoffParams = BACKOFF_DEFAULTS
+    replan_seconds: float = 900.0
+    forbidden_seconds: float = 60.0
+    history: int = 500
+    own_namespace: str = "kubevirt-rebalancer"
+
+    def __post_init__(self) -> None:
+        if self.mode not in (DRY_RUN, ACTIVE):
+            raise ValueError(f"mode = {self.mode}: must be {DRY_RUN} or {ACTIVE}")
+
+
+Decide = Callable[..., Plan]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """What the cycle reaches the world through. `decide` is planning's, unless a test has its own mind."""
+
+    cache: Cache
+    leadership: Leadership
+    executor: Executor
+    clock: Clock
+    offload: Offload
+    decide: Decide = decide
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What one cycle came to."""
+
+    sentence: Sentence
+    held: tuple[Held, ...] = ()
+    started: tuple[Move, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Decision:
+    """A plan that stands for as long as what it was made for does not change."""
+
+    plan: Plan
+    basis: object
+    until: float
+
+
+class Cycle:
+    """Call `step` again and again. What it remembers can be lost at any moment: the cluster holds the truth."""
+
+    def __init__(self, ports: Ports, params: CycleParams) -> None:
+        self._ports = ports
+        self._params = params
+        self._flights = Flights(ports.executor, ports.clock)
+        self._backoff = Backoff(ports.clock.monotonic, params.backoff)
+        self._view = View()
+        self._progress: Progress | None = None
+        self._decision: _Decision | None = None
+        self._ended: tuple[Outcome, ...] = ()
+        self._shown: Progress | None = None
+        self._not_before = 0.0
+        self._number = 0
+        self.history: deque[Outcome] = deque(maxlen=params.history)
+
+    async def step(self) -> Report:
+        """One cycle. Raises what a bug raises; nothing that the cluster does."""
+        begun = self._ports.clock.monotonic()
+        self._number += 1
+        self._ended = ()
+        self._shown = self._progress
+        step = await self._step()
+        return self._report(step, begun)
+
+    def failed(self, error: BaseException) -> Report:
+        """The report of a cycle that raised. The plan is dropped: what raised may have been about it."""
+        self._progress = self._decision = None
+        return self._report(Step(sentence=words.failed(error)), self._ports.clock.monotonic())
+
+    @property
+    def _active(self) -> bool:
+        return self._params.mode == ACTIVE
+
+    @property
+    def _policy(self) -> PolicyParams:
+        return self._params.planning.policy
+
+    async def _step(self) -> Step:
+        problems = self._ports.cache.problems()
+        if problems:
+            return Step(sentence=words.not_synced(problems))
+        if self._ports.leadership.fence() <= 0.0:
+            self._stand_down()
+            leadership = self._ports.leadership
+            return Step(sentence=words.standby(leadership.holder, leadership.problem))
+        watched = self._ports.cache.snapshot()
+        self._note(await self._flights.settle(watched, act=self._active))
+        await self._look(watched)
+        if self._active:
+            if reason := why_paused(self._view.snapshot, self._params.own_namespace):
+                return Step(sentence=words.paused(reason))
+            if (breaker := self._backoff.breaker()) is not None:
+                self._progress = None
+                until = self._wall(breaker.until)
+                return Step(sentence=words.broken(breaker.failures, breaker.message, until))
+        if awaited := self._flights.awaited(watched):
+            return Step(sentence=words.settling(awaited))
+        if self._progress is None:
+            return await self._plan()
+        return await self._act(self._progress)
+
+    def _stand_down(self) -> None:
+        """Somebody else leads: what we know is theirs to find out anew."""
+        self._flights.forget()
+        self._progress = self._decision = self._shown = None
+        self._view = View()
+
+    def _note(self, ended: tuple[Outcome, ...]) -> None:
+        """Learns from migrations that have ended."""
+        self._ended += ended
+        for outcome in ended:
+            self.history.append(outcome)
+            if self._progress is not None:
+                self._progress = self._shown = self._progress.with_outcome(outcome)
+            if outcome.result == SUCCEEDED:
+                self._backoff.succeeded(outcome.move.vmi, outcome.move.target)
+            elif outcome.result == FAILED:
+                self._backoff.failed(outcome.move.vmi, outcome.move.target, f"{outcome.move.vmi}: {outcome.message}")
+
+    async def _look(self, watched: Snapshot) -> None:
+        """Judges the cluster; not again while nothing has changed and no hold time runs."""
+        view, snapshot = self._view, self._flights.overlay(watched)
+        holding = any(load not in view.memory.hot for load in view.memory.above)
+        if snapshot is not view.snapshot or holding:
+            work = partial(look, snapshot, self._policy, view.memory, self._ports.clock.monotonic())
+            view.state, view.triggers, view.memory = await self._ports.offload(work)
+        view.watched, view.snapshot = watched, snapshot
+        view.resting = budget.resting(snapshot, self._params.limits, self._ports.clock.now())
+
+    def _immovable(self) -> Mapping[str, str]:
+        """VMs that must stay for reasons that the snapshot does not show, with the reason."""
+        reasons = {vmi: f"{held.message}, until {words.moment(held.until)}" for vmi, held in self._view.resting.items()}
+        for vmi, wait in self._backoff.vmis().items():
+            until = words.moment(self._wall(wait.until))
+            reasons[vmi] = f"its last migration failed ({wait.message}); it is left alone until {until}"
+        return reasons
+
+    async def _plan(self) -> Step:
+        view = self._view
+        if flying := self._flights.all():
+            return Step(sentence=words.earlier([flight.move.vmi for flight in flying]))
+        if not view.triggers:
+            self._decision = None
+            return Step(sentence=words.balanced(view.snapshot, view.state))
+        plan = await self._decide()
+        if plan.is_noop():
+            return Step(sentence=words.stuck(plan))
+        if not self._active:
+            return Step(sentence=words.planned(plan, dry_run=True))
+        self._progress = self._shown = Progress(plan=plan)
+        self._decision = None
+        return Step(sentence=words.planned(plan, dry_run=False))
+
+    async def _decide(self) -> Plan:
+        """A plan for what the view shows: the last one, if it was made for the same."""
+        view, immovable, now = self._view, self._immovable(), self._ports.clock.monotonic()
+        shunned = frozenset(self._backoff.nodes())
+        basis = (material(view.snapshot), frozenset(immovable), shunned, identities(view.triggers))
+        if self._decision is None or self._decision.basis != basis or now >= self._decision.until:
+            work = partial(
+                self._ports.decide,
+                view.snapshot,
+                view.triggers,
+                self._params.planning,
+                now=self._ports.clock.now(),
+                immovable=immovable,
+            )
+            plan = await self._ports.offload(work)
+            until = self._ports.clock.monotonic() + self._params.replan_seconds
+            self._decision = _Decision(plan=plan, basis=basis, until=until)
+        return self._decision.plan
+
+    async def _act(self, progress: Progress) -> Step:
+        flying = {flight.move.vmi: flight for flight in self._flights.all()}
+        strangers = [flight for flight in flying.values() if flight.plan != progress.plan.id]
+        if strangers:
+            return self._drop(f"{strangers[0].move.vmi} is migrating by another plan of ours ({strangers[0].plan})")
+        waiting = progress.waiting(flying)
+        if waiting:
+            return await self._start(progress, waiting, len(flying))
+        number, waves = progress.wave + 1, len(progress.plan.waves)
+        if flying:
+            done = len(progress.moves) - len(flying)
+            return Step(sentence=words.wave_running(number, waves, len(flying), done, len(progress.moves)))
+        if failures := progress.failures():
+            return self._drop(_told(failures[0]))
+        following = progress.next_wave()
+        if following is None:
+            self._progress = None
+            return Step(sentence=words.finished(progress.plan, progress.outcomes, self._view.state))
+        self._progress = self._shown = following
+        return await self._start(following, following.waiting({}), 0)
+
+    async def _start(self, progress: Progress, waiting: tuple[Move, ...], flying: int) -> Step:
+        """Begins what may begin of the current wave, after the judge has agreed to all that is still to come."""
+        work = partial(
+            verify, self._view.snapshot, progress.remaining(waiting), self._policy, immovable=self._immovable()
+        )
+        if problems := await self._ports.offload(work):
+            return self._drop(problems[0])
+        admitted, held = self._admit(waiting)
+        started: list[Move] = []
+        for move in admitted:
+            result = await self._ports.executor.start(move, progress.plan.id, self._view.snapshot)
+            if isinstance(result, Flight):
+                self._flights.begin(result)
+                started.append(move)
+                continue
+            if result.kind == OUTDATED:
+                dropped = self._drop(result.message)
+                return Step(sentence=dropped.sentence, started=tuple(started))
+            if result.kind == WAITING:
+                held.append(self._held(move, result))
+                break
+            self._refuse(move, result)
+            if result.reason == "Forbidden":
+                self._not_before = self._ports.clock.monotonic() + self._params.forbidden_seconds
+                return Step(sentence=words.refused(result.message), held=tuple(held), started=tuple(started))
+        return self._said(progress, started, held, flying)
+
+    def _said(self, progress: Progress, started: list[Move], held: list[Held], flying: int) -> Step:
+        number, waves = progress.wave + 1, len(progress.plan.waves)
+        if started:
+            sentence = words.started(started, number, waves, held)
+        elif flying or not held:
+            done = len(progress.moves) - flying - len(held)
+            sentence = words.wave_running(number, waves, flying, done, len(progress.moves))
+        else:
+            sentence = words.held(number, waves, held)
+        return Step(sentence=sentence, held=tuple(held), started=tuple(started))
+
+    def _admit(self, waiting: tuple[Move, ...]) -> tuple[tuple[Move, ...], list[Held]]:
+        """What the budget, the target nodes' back-off and the API server's own wish allow now."""
+        now = self._ports.clock.monotonic()
+        if now < self._not_before:
+            until = self._wall(self._not_before)
+            message = f"the API server asked to wait until {words.moment(until)}"
+            return (), [Held(vmi=m.vmi, reason="Throttled", message=message, until=until) for m in waiting]
+        held, open_moves, shunned = [], [], self._backoff.nodes()
+        for move in waiting:
+            wait = shunned.get(move.target)
+            if wait is None:
+                open_moves.append(move)
+                continue
+            until = self._wall(wait.until)
+            message = f"{move.target} receives nothing until {words.moment(until)} ({wait.message})"
+            held.append(Held(vmi=move.vmi, reason="TargetBackoff", message=message, until=until))
+        admission = budget.admit(open_moves, self._view.snapshot, self._params.limits, self._ports.clock.now())
+        return admission.admitted, [*held, *admission.held]
+
+    def _held(self, move: Move, result: NotStarted) -> Held:
+        until = 0.0
+        if result.retry_after_seconds:
+            self._not_before = self._ports.clock.monotonic() + result.retry_after_seconds
+            until = self._wall(self._not_before)
+        return Held(vmi=move.vmi, reason=result.reason, message=result.message, until=until)
+
+    def _refuse(self, move: Move, result: NotStarted) -> None:
+        """A move that the API server will not have, or about which it said nothing, is over for this plan."""
+        outcome = Outcome(
+            move=move,
+            migration="",
+            result="Lost" if result.kind == LOST else REFUSED,
+            message=result.message,
+            finished=self._ports.clock.now(),
+        )
+        self._backoff.refused(move.vmi, result.message)
+        self._note((outcome,))
+
+    def _drop(self, reason: str) -> Step:
+        assert self._progress is not None
+        plan = self._progress.plan
+        self._progress = None
+        return Step(sentence=words.dropped(plan, reason))
+
+    def _wall(self, monotonic: float) -> float:
+        """A monotonic moment as wall time."""
+        return self._ports.clock.now() + monotonic - self._ports.clock.monotonic()
+
+    def _report(self, step: Step, begun: float) -> Report:
+        clock, cache, view, shown = self._ports.clock, self._ports.cache, self._view, self._progress or self._shown
+        plan = shown.plan if shown is not None else self._decision.plan if self._decision is not None else None
+        done = shown.outcomes if shown is not None else ()
+        monotonic = clock.monotonic()
+        return Report(
+            cycle=self._number,
+            time=clock.now(),
+            mode=self._params.mode,
+            sentence=step.sentence,
+            leader=self._ports.leadership.fence() > 0.0,
+            synced=cache.synced,
+            state=view.state,
+            triggers=view.triggers,
+            plan=plan,
+            wave=shown.wave + 1 if shown is not None else 0,
+            running=running(view.watched, self._flights.all(), clock.now(), monotonic),
+            done=(*done, *(outcome for outcome in self._ended if outcome not in done)),
+            held=step.held,
+            started=step.started,
+            cooldowns=FrozenMap((vmi, held.until) for vmi, held in view.resting.items()),
+            set_aside=view.watched.set_aside,
+            seconds=monotonic - begun,
+            cache_age_seconds=cache.age_seconds(),
+        )
+
+
+def _told(outcome: Outcome) -> str:
+    return f"{words.move(outcome.move)} ended as {outcome.result}: {outcome.message or 'no reason given'}"

@@ -1,0 +1,85 @@
+"""How far a plan has come, and whether anything may be started at all. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from rebalancer.domain.frozen import FrozenMap
+from rebalancer.domain.naming import PAUSED
+from rebalancer.domain.plan import Move, Plan, Wave
+from rebalancer.domain.report import Outcome
+from rebalancer.domain.snapshot import Snapshot
+
+Stop = tuple[str, str]
+"""A move's identity within a plan: the VM and where this move takes it. A VM that hops has two."""
+
+DIRECTED_SINCE = (1, 6)
+"""The first KubeVirt with spec.addedNodeSelector; before it the field is dropped, and the VM goes anywhere."""
+
+
+def stop(move: Move) -> Stop:
+    """The identity of a move."""
+    return move.vmi, move.target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """A plan in force. `wave` counts from 0; `done` are the moves that have ended, one way or another."""
+
+    plan: Plan
+    wave: int = 0
+    done: FrozenMap[Stop, Outcome] = FrozenMap()
+
+    @property
+    def moves(self) -> tuple[Move, ...]:
+        """The moves of the current wave."""
+        return self.plan.waves[self.wave].moves
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """What has ended so far, in the plan's order."""
+        return tuple(self.done[stop(move)] for move in self.plan.moves if stop(move) in self.done)
+
+    def with_outcome(self, outcome: Outcome) -> Progress:
+        """The progress after one more move ended; unchanged if the move is not of this plan."""
+        if outcome.move not in self.plan.moves and not any(stop(m) == stop(outcome.move) for m in self.plan.moves):
+            return self
+        return replace(self, done=FrozenMap({**self.done, stop(outcome.move): outcome}))
+
+    def next_wave(self) -> Progress | None:
+        """The progress at the beginning of the next wave, None after the last."""
+        return replace(self, wave=self.wave + 1) if self.wave + 1 < len(self.plan.waves) else None
+
+    def waiting(self, flying: Mapping[str, object]) -> tuple[Move, ...]:
+        """Moves of the current wave that are neither done nor under way; `flying` are the VMs that are."""
+        return tuple(move for move in self.moves if stop(move) not in self.done and move.vmi not in flying)
+
+    def remaining(self, waiting: tuple[Move, ...]) -> tuple[Wave, ...]:
+        """What is still to begin, as waves: what `verify` has to agree with before anything begins."""
+        first = (Wave(moves=waiting),) if waiting else ()
+        return (*first, *self.plan.waves[self.wave + 1 :])
+
+    def failures(self) -> tuple[Outcome, ...]:
+        """Moves of the current wave that did not bring their VM to its target."""
+        ended = [self.done[stop(move)] for move in self.moves if stop(move) in self.done]
+        return tuple(outcome for outcome in ended if outcome.result != "Succeeded")
+
+
+def why_paused(snapshot: Snapshot, own_namespace: str) -> str:
+    """Why nothing may be started in this cluster at all, or ""."""
+    kubevirt = snapshot.kubevirt
+    if kubevirt is None:
+        return "there is no readable KubeVirt resource in this cluster"
+    if kubevirt.annotations.get(PAUSED) == "true":
+        return f"the KubeVirt resource is annotated {PAUSED}=true"
+    namespace = snapshot.namespaces.get(own_namespace)
+    if namespace is not None and namespace.annotations.get(PAUSED) == "true":
+        return f"namespace {own_namespace} is annotated {PAUSED}=true"
+    version = re.match(r"v?(\d+)\.(\d+)", kubevirt.version)
+    if version and (int(version[1]), int(version[2])) < DIRECTED_SINCE:
+        return f"KubeVirt {kubevirt.version} cannot direct a migration to a node; 1.6 and later can"
+    if kubevirt.infra_updating:
+        return "KubeVirt is being updated"
+    return ""

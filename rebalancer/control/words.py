@@ -1,0 +1,130 @@
+"""The sentences of a cycle. They carry numbers and names, and are what the tests assert."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from rebalancer.domain.plan import Move, Plan, State
+from rebalancer.domain.report import Held, Outcome, Sentence
+from rebalancer.domain.snapshot import Snapshot
+
+NAMED = 3
+"""How many of many things a sentence names."""
+
+
+def count(number: int, thing: str) -> str:
+    """`1 move`, `14 moves`."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def some(words: Sequence[str], separator: str = ", ") -> str:
+    """The first few, and how many more there are."""
+    more = len(words) - NAMED
+    return separator.join(words[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def moment(seconds: float) -> str:
+    """A wall time as people in any zone read it."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def move(found: Move) -> str:
+    """`bank/db-0 w-01 → w-07`."""
+    return f"{found.vmi} {found.source} → {found.target}"
+
+
+def not_synced(problems: Sequence[str]) -> Sentence:
+    return Sentence(kind="NotSynced", text=f"Waiting for the cluster's picture: {some(problems, '; ')}")
+
+
+def standby(holder: str, problem: str) -> Sentence:
+    who = f"{holder} leads" if holder else "nobody leads yet"
+    return Sentence(kind="Standby", text=f"Standing by: {who}{f' ({problem})' if problem else ''}")
+
+
+def balanced(snapshot: Snapshot, state: State) -> Sentence:
+    size = f"{count(len(snapshot.nodes), 'node')} with {count(len(snapshot.vmis), 'VM')}"
+    if state.hotspots:
+        names = some(sorted({spot.node for spot in state.hotspots}))
+        return Sentence(kind="Balanced", text=f"Nothing to do yet on {size}: {names} above the threshold, not for long")
+    return Sentence(kind="Balanced", text=f"Balanced: no node above its threshold and no rule broken on {size}")
+
+
+def planned(plan: Plan, *, dry_run: bool) -> Sentence:
+    size = f"{count(len(plan.moves), 'move')} in {count(len(plan.waves), 'wave')}"
+    proof = (
+        "proven minimal"
+        if plan.bound.proven and plan.bound.moves == len(plan.moves)
+        else (f"at least {plan.bound.moves} needed")
+    )
+    effect = f"{problems(plan.before)} now, {problems(plan.after)} after it"
+    if dry_run:
+        return Sentence(kind="DryRun", text=f"Dry run, nothing is moved: plan {plan.id} has {size} ({proof}): {effect}")
+    return Sentence(kind="Planned", text=f"Plan {plan.id}: {size} ({proof}): {effect}")
+
+
+def problems(state: State) -> str:
+    return f"{count(len(state.hotspots), 'hotspot')} and {count(len(state.violations), 'broken rule')}"
+
+
+def stuck(plan: Plan) -> Sentence:
+    why = [f"{left.trigger.message}: {left.why[0]}" if left.why else left.trigger.message for left in plan.left]
+    text = f"Nothing can be done about {count(len(plan.triggers), 'trigger')}: {some(why, '; ')}"
+    return Sentence(kind="Stuck", text=text)
+
+
+def started(moves: Sequence[Move], wave: int, waves: int, held: Sequence[Held]) -> Sentence:
+    text = f"Wave {wave} of {waves}: started {count(len(moves), 'migration')}: {some([move(m) for m in moves])}"
+    if held:
+        text += f"; {count(len(held), 'move')} held ({held[0].message})"
+    return Sentence(kind="Started", text=text)
+
+
+def wave_running(wave: int, waves: int, running: int, done: int, moves: int) -> Sentence:
+    text = f"Wave {wave} of {waves}: {count(running, 'migration')} running, {done} of {count(moves, 'move')} done"
+    return Sentence(kind="Running", text=text)
+
+
+def settling(names: Sequence[str]) -> Sentence:
+    return Sentence(kind="Running", text=f"Waiting for the cluster to show where {some(names)} landed")
+
+
+def earlier(names: Sequence[str]) -> Sentence:
+    text = f"No new plan while {count(len(names), 'migration')} of ours from an earlier one still run: {some(names)}"
+    return Sentence(kind="Running", text=text)
+
+
+def held(wave: int, waves: int, found: Sequence[Held]) -> Sentence:
+    why = some(list(dict.fromkeys(f"{entry.vmi}: {entry.message}" for entry in found)), "; ")
+    return Sentence(kind="Held", text=f"Wave {wave} of {waves} is held: {why}")
+
+
+def dropped(plan: Plan, reason: str) -> Sentence:
+    return Sentence(kind="Dropped", text=f"Dropped plan {plan.id}: {reason}")
+
+
+def finished(plan: Plan, done: Sequence[Outcome], state: State) -> Sentence:
+    text = f"Finished plan {plan.id}: {count(len(done), 'migration')} done, {problems(state)} left"
+    return Sentence(kind="Finished", text=text)
+
+
+def paused(where: str) -> Sentence:
+    return Sentence(kind="Paused", text=f"Paused: {where}; nothing new is started until that is taken away")
+
+
+def broken(failures: int, message: str, until: float) -> Sentence:
+    text = (
+        f"{count(failures, 'migration')} in a row failed, the last: {message}. Nothing is started before "
+        f"{moment(until)}; to resume at once, restart the daemon"
+    )
+    return Sentence(kind="Broken", text=text)
+
+
+def failed(error: BaseException) -> Sentence:
+    text = f"The cycle failed and will be tried again: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return Sentence(kind="Failed", text=text)
+
+
+def refused(message: str) -> Sentence:
+    return Sentence(kind="Failed", text=f"Nothing could be started: {message}")
