@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import random as chance
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import anyio
 
@@ -22,25 +24,35 @@ from rebalancer.control.cycle import ACTIVE, DRY_RUN, Cycle, CycleParams, Ports
 from rebalancer.control.executor import EXECUTOR_DEFAULTS, Executor, ExecutorParams
 from rebalancer.control.loop import LOOP_DEFAULTS, Loop, LoopParams
 from rebalancer.control.offload import Offload, in_thread
+from rebalancer.control.recorder import EventParams, Recorder
+from rebalancer.control.server import HttpParams, serving
 from rebalancer.domain.report import Report
 from rebalancer.kube.cache import Cache
 from rebalancer.kube.lease import Alone, Elector, Leadership, LeaseParams
 from rebalancer.kube.reflector import CACHE_DEFAULTS, CacheParams
 from rebalancer.kube.retry import Surroundings
 from rebalancer.kube.transport import Api
+from rebalancer.present.events import events
+from rebalancer.present.metrics import CONTENT_TYPE, Metrics
 
 __all__ = ["ACTIVE", "DRY_RUN", "DaemonParams", "run"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonParams:
-    """Everything that can be set about a daemon. `lease` None runs without leader election: nobody else may act."""
+    """Everything that can be set about a daemon.
+
+    `lease` None runs without leader election: nobody else may act then. `events` None writes no Events, `http` None
+    serves nothing.
+    """
 
     cycle: CycleParams = CycleParams()
     executor: ExecutorParams = EXECUTOR_DEFAULTS
     loop: LoopParams = LOOP_DEFAULTS
     cache: CacheParams = CACHE_DEFAULTS
     lease: LeaseParams | None = LeaseParams()
+    events: EventParams | None = EventParams()
+    http: HttpParams | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,30 +82,81 @@ async def run(
     """Runs the daemon against the cluster behind `api`, which it enters and leaves.
 
     `on_report` is called on the event loop with every cycle's report and must not block. Raises nothing that a cluster
-    can cause: what goes wrong becomes a sentence and is tried again.
+    can cause: what goes wrong becomes a sentence and is tried again. ServerError where `params.http` cannot be had.
     """
-    clock = runtime.clock
-    around = Surroundings(monotonic=clock.monotonic, now=clock.now, random=runtime.random)
     stop = stop or anyio.Event()
     async with api:
-        cache = Cache(api, around, params.cache)
-        elector = Elector(api, params.lease, around, changed=cache.wake) if params.lease is not None else None
-        leadership: Leadership = elector or Alone()
-        executor = Executor(api, leadership, clock, params.executor)
-        cycle = Cycle(
-            Ports(cache=cache, leadership=leadership, executor=executor, clock=clock, offload=runtime.offload),
-            params.cycle,
-        )
-        loop = Loop(cycle, cache, clock, params.loop, on_report)
-        async with anyio.create_task_group() as tasks:
+        parts = _assemble(params, api, runtime, on_report)
+        async with _serving(params.http, parts), anyio.create_task_group() as tasks:
             if runtime.signals:
                 tasks.start_soon(_stop_on_signal, stop)
-            tasks.start_soon(cache.run)
-            if elector is not None:
-                tasks.start_soon(elector.run)
-            tasks.start_soon(loop.run)
+            for part in parts.running:
+                tasks.start_soon(part)
             await stop.wait()
             tasks.cancel_scope.cancel()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """The daemon's parts; `running` are those that run until cancelled."""
+
+    cache: Cache
+    loop: Loop
+    metrics: Metrics
+    running: tuple[Callable[[], Awaitable[None]], ...]
+
+
+def _assemble(params: DaemonParams, api: Api, runtime: Runtime, on_report: Callable[[Report], None]) -> _Parts:
+    clock = runtime.clock
+    around = Surroundings(monotonic=clock.monotonic, now=clock.now, random=runtime.random)
+    cache = Cache(api, around, params.cache)
+    elector = Elector(api, params.lease, around, changed=cache.wake) if params.lease is not None else None
+    leadership: Leadership = elector or Alone()
+    executor = Executor(api, leadership, clock, params.executor)
+    ports = Ports(cache=cache, leadership=leadership, executor=executor, clock=clock, offload=runtime.offload)
+    recorder = Recorder(api, clock, params.events, partial(_uid, cache)) if params.events is not None else None
+    metrics = Metrics()
+    last: list[Report] = []
+
+    def publish(report: Report) -> None:
+        metrics.observe(report)
+        if recorder is not None and report.leader:
+            recorder.tell(events(report, last[0] if last else None))
+        last[:] = [report]
+        on_report(report)
+
+    loop = Loop(Cycle(ports, params.cycle), cache, clock, params.loop, publish)
+    running = [cache.run, loop.run]
+    running += [elector.run] if elector is not None else []
+    running += [recorder.run] if recorder is not None else []
+    return _Parts(cache=cache, loop=loop, metrics=metrics, running=tuple(running))
+
+
+def _uid(cache: Cache, kind: str, namespace: str, name: str) -> str:
+    """The UID of what an Event is about: without it `kubectl describe` does not find the Event."""
+    snapshot = cache.snapshot()
+    if kind == "Node":
+        node = snapshot.nodes.get(name)
+        return node.uid if node is not None else ""
+    vmi = snapshot.vmis.get(f"{namespace}/{name}") if kind == "VirtualMachineInstance" else None
+    return vmi.uid if vmi is not None else ""
+
+
+@asynccontextmanager
+async def _serving(params: HttpParams | None, parts: _Parts) -> AsyncIterator[None]:
+    if params is None:
+        yield
+        return
+    pages = {"/metrics": lambda: (CONTENT_TYPE, parts.metrics.exposition())}
+
+    def healthy() -> str:
+        return "" if parts.loop.alive() else "no cycle has come round for too long"
+
+    def ready() -> str:
+        return "" if parts.cache.synced else "not everything has been listed yet"
+
+    async with serving(params, pages, healthy=healthy, ready=ready):
+        yield
 
 
 async def _stop_on_signal(stop: anyio.Event) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rebalancer.domain.frozen import FrozenMap
+from rebalancer.domain.naming import PREFIX
 from rebalancer.domain.plan import State
 from rebalancer.domain.report import Held
 from rebalancer.domain.snapshot import Snapshot
 from rebalancer.domain.verdict import Trigger
 from rebalancer.policy.cluster_state import ClusterState
-from rebalancer.policy.load import ANNOTATION, PolicyParams, state_of
+from rebalancer.policy.load import PolicyParams, state_of
 from rebalancer.policy.triggers import TriggerMemory, find
 
 
@@ -54,7 +55,7 @@ def material(snapshot: Snapshot) -> object:
         (
             node.name,
             node.labels,
-            tuple(value for key, value in node.annotations.items() if key.startswith(ANNOTATION)),
+            tuple(value for key, value in node.annotations.items() if key.startswith(PREFIX)),
             node.unschedulable,
             node.taints,
             node.allocatable,
