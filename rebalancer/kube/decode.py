@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from rebalancer.domain.cluster import CSINode, KubeVirt, Namespace, PersistentVolume, PersistentVolumeClaim
 from rebalancer.domain.node import Node
@@ -22,7 +22,7 @@ from rebalancer.domain.pod import Pod
 from rebalancer.domain.snapshot import SetAside
 from rebalancer.domain.vmi import VMI, Migration
 from rebalancer.kube import decode_cluster, decode_pod, decode_vmi, pieces, wire, wire_vmi
-from rebalancer.kube.reading import BROKEN, explain, salvage
+from rebalancer.kube.reading import BROKEN, explain, plain, salvage
 from rebalancer.kube.snapshot import SnapshotBuilder, build_snapshot
 
 __all__ = [
@@ -168,7 +168,7 @@ def _decoded(kind: str, found: wire.Object, problems: list[str], position: str =
 
 
 def _reason(problems: list[str]) -> str:
-    first = problems[0].removeprefix(": ")
+    first = plain(problems[0].removeprefix(": "))
     return first if len(problems) == 1 else f"{first} (and {len(problems) - 1} more)"
 
 
@@ -191,14 +191,7 @@ class _ListMeta(wire.Wire):
 
 class _RawList(wire.Wire):
     metadata: _ListMeta | None = None
-    items: list[Raw] | None = None
-
-
-class _Status(wire.Wire):
-    """What a server answers instead of a list."""
-
-    kind: str = ""
-    message: str | None = None
+    items: list[Raw] | UnsetType | None = UNSET
 
 
 def decode_list(kind: str, body: bytes) -> Page:
@@ -208,30 +201,29 @@ def decode_list(kind: str, body: bytes) -> Page:
         whole = _list_decoder(struct).decode(body)
     except BROKEN:
         return _decode_one_by_one(kind, body)
+    if whole.items is UNSET:
+        raise DecodeError(f"no list of {KINDS[kind].plural}: it has no items")
     found = [_decoded(kind, item, [], f"#{index}") for index, item in enumerate(whole.items or ())]
     return _page(found, whole.metadata)
 
 
 def _decode_one_by_one(kind: str, body: bytes) -> Page:
     try:
-        whole = msgspec.json.decode(body, type=_RawList)
-        texts = [bytes(item) for item in whole.items or ()]
-        metadata = whole.metadata
-    except RecursionError:
-        texts, metadata = _cut(body)
+        texts, metadata = _items(body)
     except BROKEN as error:
         raise DecodeError(f"no list of {KINDS[kind].plural}: {explain(error).removeprefix(': ')}") from None
     return _page([decode(kind, text, position=f"#{index}") for index, text in enumerate(texts)], metadata)
 
 
-def _cut(body: bytes) -> tuple[list[bytes], _ListMeta | None]:
-    """Items of a list of which one is nested too deeply for the decoder."""
+def _items(body: bytes) -> tuple[list[bytes], _ListMeta | None]:
+    """The texts of a list's items. Raises what reading.BROKEN names."""
     try:
+        whole = msgspec.json.decode(body, type=_RawList)
+        return [bytes(item) for item in whole.items or ()], whole.metadata
+    except BROKEN:
+        # Perhaps one item is nested too deeply, or holds something like NaN: cut it out by its brackets.
         found = pieces.members(body)
-        metadata = msgspec.json.decode(found.get("metadata", b"null"), type=_ListMeta | None)
-        return pieces.elements(found.get("items", b"[]")), metadata
-    except BROKEN as error:
-        raise DecodeError(f"no list: {explain(error).removeprefix(': ')}") from None
+        return pieces.elements(found.get("items", b"")), salvage(_ListMeta, found.get("metadata", b"{}"), [])
 
 
 def _page(found: list[Decoded], metadata: _ListMeta | None) -> Page:
@@ -288,7 +280,7 @@ def _raw_event(line: bytes) -> tuple[str, bytes]:
     try:
         event = msgspec.json.decode(line, type=_RawEvent)
         return event.type, bytes(event.object)
-    except RecursionError:
+    except BROKEN:
         found = pieces.members(line)
         return msgspec.json.decode(found.get("type", b'""'), type=str), found.get("object", b"null")
 
@@ -310,7 +302,8 @@ def _decoder(struct: type[wire.Object]) -> msgspec.json.Decoder[Any]:
 
 @lru_cache
 def _list_decoder(struct: type[wire.Object]) -> msgspec.json.Decoder[Any]:
-    fields = [("metadata", _ListMeta | None, None), ("items", list[struct] | None, None)]  # type: ignore[valid-type]
+    items = list[struct] | None | UnsetType  # type: ignore[valid-type]
+    fields = [("metadata", _ListMeta | None, None), ("items", items, UNSET)]
     return msgspec.json.Decoder(msgspec.defstruct(f"{struct.__name__}List", fields, gc=False))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import lru_cache, partial
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from rebalancer.kube.reading import (
     join,
     kept_annotations,
     labels,
+    plain,
     resources,
 )
 
@@ -31,13 +33,9 @@ _requirements_decoder = msgspec.json.Decoder(wire.ResourceRequirements | None)
 _amounts_decoder = msgspec.json.Decoder(wire.Amounts | None)
 _volumes_decoder = msgspec.json.Decoder(list[wire.Volume] | None)
 
-_LOAD = (
-    "spec:",
-    "spec.containers",
-    "spec.initContainers",
-    "spec.overhead",
-    "spec.resources",
-    "status.containerStatuses",
+_LOAD = re.compile(
+    r"(spec(\.(containers|initContainers)(\[\d+\](\.(resources|restartPolicy).*)?)?|\.(overhead|resources).*)?)?: ",
+    re.DOTALL,
 )
 """Where a problem means that a pod's requests are not known."""
 
@@ -50,7 +48,7 @@ def pod(found: wire.Pod, problems: list[str]) -> Pod:
     meta, status = found.metadata, found.status or wire.PodStatus()
     spec, spec_problems = _spec(_parts(found))
     problems.extend(spec_problems)
-    phase = status.phase or ""
+    phase = status.phase or "Pending"
     ready, unschedulable = False, ""
     for condition in status.conditions or ():
         if condition.type == "Ready":
@@ -72,8 +70,8 @@ def pod(found: wire.Pod, problems: list[str]) -> Pod:
         deleting=meta.deletion_timestamp is not None,
         unschedulable=unschedulable,
         ready=ready,
-        unreadable=problems[0] if problems else "",
-        load_known=not any(problem.startswith(_LOAD) for problem in problems),
+        unreadable=plain(problems[0]) if problems else "",
+        load_known=not any(_LOAD.match(problem) for problem in problems),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import sys
 import zlib
@@ -118,6 +119,8 @@ def _texts(path: Path | str) -> Iterator[tuple[str, bytes]]:
             yield str(file), _unpacked(str(file), file.read_bytes())
     except OSError as error:
         raise DumpError(f"{root}: {(error.strerror or 'cannot be read').lower()}") from None
+    except ValueError:
+        raise DumpError(f"{str(root)!r} is not the name of a file") from None
 
 
 def _unpacked(name: str, data: bytes) -> bytes:
@@ -145,7 +148,7 @@ def _objects(name: str, text: bytes) -> Iterator[tuple[str, bytes]]:
         msgspec.json.decode(text, type=Raw)
         documents = [text]
     except BROKEN:
-        # Several documents, or one that holds an object nested too deeply for the decoder.
+        # Several documents, or one that holds an object nested too deeply for the decoder, or something like NaN.
         try:
             documents = list(pieces.documents(text))
         except pieces.CutError as error:
@@ -174,10 +177,10 @@ def _in_document(name: str, document: bytes) -> Iterator[tuple[str, bytes]]:
 def _elements(name: str, array: bytes) -> Iterable[bytes]:
     try:
         return (bytes(element) for element in msgspec.json.decode(array, type=list[Raw] | None) or ())
-    except RecursionError:
-        return pieces.elements(array)
     except BROKEN:
-        raise DumpError(f"{name}: a list whose items are no array of objects; {_HOW}") from None
+        with contextlib.suppress(pieces.CutError):
+            return pieces.elements(array)
+    raise DumpError(f"{name}: a list whose items are no array of objects; {_HOW}")
 
 
 def _head(document: bytes) -> _Head:

@@ -22,10 +22,10 @@ def documents(text: bytes) -> Iterator[bytes]:
     depth, start = 0, 0
     for token, position in _tokens(text, 0):
         if depth == 0:
+            if token not in _OPENING:
+                raise CutError("there is something else between the objects")
             start = position
         depth += _step(token)
-        if depth < 0:
-            raise CutError("a closing bracket without an opening one")
         if depth == 0:
             yield text[start : position + len(token)]
     if depth:

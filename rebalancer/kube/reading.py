@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache, partial
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec
 from msgspec import Raw
@@ -43,16 +42,32 @@ def join(path: str, rest: str) -> str:
     return f"{path}.{rest}"
 
 
-@contextmanager
-def inside(path: str) -> Iterator[None]:
-    """Puts a path before what is raised within."""
-    try:
-        yield
-    except UnreadableError as error:
-        raise UnreadableError(join(path, str(error))) from None
+class inside:  # noqa: N801 - reads as a word: with inside("spec")
+    """Turns whatever text from outside makes raise within into an UnreadableError that begins with a path.
+
+    A class, as contextlib's decorator costs more than most of the reading that is done within.
+    """
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, BROKEN):
+            raise UnreadableError(join(self._path, explain(error))) from None
 
 
-def explain(error: Exception) -> str:
+def plain(text: str) -> str:
+    """Text from outside that is safe in a line of a log: printable, of bounded length."""
+    shown = text if len(text) <= 300 else f"{text[:300]}..."
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in shown)
+
+
+def explain(error: BaseException) -> str:
     """A decoder's error as "path: reason"."""
     if isinstance(error, UnreadableError):
         return str(error)
@@ -166,11 +181,6 @@ def resources(nanos: Mapping[str, int]) -> Resources:
 # -- Sections and salvage
 
 
-def is_set(raw: Raw | bytes) -> bool:
-    """Whether a section is there and not null."""
-    return bytes(raw) not in (b"", b"null")
-
-
 def attempt(problems: list[str], path: str, read: Callable[[], T], default: T) -> T:
     """What `read` gives, or the default and one more problem."""
     try:
@@ -193,24 +203,36 @@ def salvage(struct: type[W], raw: bytes, problems: list[str], path: str = "") ->
             values[field.name] = msgspec.json.decode(text, type=field.type)
         except BROKEN as error:
             place = join(path, field.encode_name)
-            inner = _struct_in(field.type)
-            if inner is not None and text[:1] == b"{":
-                values[field.name] = salvage(inner, text, problems, place)
-            else:
+            inner, repeated = _struct_in(field.type)
+            if inner is None or text[:1] != (b"[" if repeated else b"{"):
                 problems.append(join(place, explain(error)))
+            elif repeated:
+                items = enumerate(attempt(problems, place, partial(_elements, text), list[bytes]()))
+                values[field.name] = [salvage(inner, item, problems, f"{place}[{index}]") for index, item in items]
+            else:
+                values[field.name] = salvage(inner, text, problems, place)
     return struct(**values)
 
 
 def _members(raw: bytes) -> dict[str, bytes]:
     try:
         return {name: bytes(text) for name, text in msgspec.json.decode(raw, type=dict[str, Raw]).items()}
-    except RecursionError:
+    except BROKEN:
         return pieces.members(raw)
 
 
-def _struct_in(annotation: Any) -> type[wire.Wire] | None:
-    """The one struct in a type such as `Meta` or `PodStatus | None`, else None."""
+def _elements(raw: bytes) -> list[bytes]:
+    try:
+        return [bytes(text) for text in msgspec.json.decode(raw, type=list[Raw])]
+    except BROKEN:
+        return pieces.elements(raw)
+
+
+def _struct_in(annotation: Any) -> tuple[type[wire.Wire] | None, bool]:
+    """The one struct in a type such as `Meta` or `list[Container] | None`, and whether it is a list of them."""
     for option in (annotation, *get_args(annotation)):
+        if get_origin(option) is list:
+            return _struct_in(get_args(option)[0])[0], True
         if isinstance(option, type) and issubclass(option, wire.Wire):
-            return option
-    return None
+            return option, False
+    return None, False

@@ -12,6 +12,7 @@ from rebalancer.domain.node import Node
 from rebalancer.domain.pod import Pod
 from rebalancer.domain.snapshot import SetAside, Snapshot
 from rebalancer.domain.vmi import VMI, Migration
+from rebalancer.kube.reading import plain
 
 NODE = "Node"
 POD = "Pod"
@@ -75,7 +76,7 @@ class SnapshotBuilder:
         warnings |= {*_pod_warnings(pods, nodes), *_vmi_warnings(vmis, pods, nodes)}
         unread = {entry.name for entry in warnings if entry.kind == VMI_KIND}
         warnings |= {
-            SetAside(kind=MIGRATION, name=key, reason=f"its VM {migration.vmi_key} is unknown")
+            SetAside(kind=MIGRATION, name=key, reason=f"its VM {plain(migration.vmi_key)} is unknown")
             for key, migration in migrations.items()
             if not migration.final and migration.vmi_key not in vmis and migration.vmi_key not in unread
         }
@@ -148,7 +149,7 @@ def _pod_warnings(pods: FrozenMap[str, Pod], nodes: FrozenMap[str, Node]) -> lis
         if pod.terminal:
             continue
         if pod.node and pod.node not in nodes:
-            warnings.append(SetAside(kind=POD, name=key, reason=f"is on node {pod.node}, which is unknown"))
+            warnings.append(SetAside(kind=POD, name=key, reason=f"is on node {plain(pod.node)}, which is unknown"))
         elif not pod.node and pod.phase == "Running":
             warnings.append(SetAside(kind=POD, name=key, reason="runs, but on no node"))
     return warnings
@@ -163,7 +164,7 @@ def _vmi_warnings(vmis: FrozenMap[str, VMI], pods: FrozenMap[str, Pod], nodes: F
         if not vmi.node:
             warnings.append(SetAside(kind=VMI_KIND, name=key, reason="runs, but on no node"))
         elif vmi.node not in nodes:
-            warnings.append(SetAside(kind=VMI_KIND, name=key, reason=f"is on node {vmi.node}, which is unknown"))
+            warnings.append(SetAside(kind=VMI_KIND, name=key, reason=f"is on node {plain(vmi.node)}, which is unknown"))
         if vmi.uid not in launched:
             warnings.append(SetAside(kind=VMI_KIND, name=key, reason="runs without a launcher pod"))
     return warnings
