@@ -230,15 +230,13 @@ class RuleBook:
                     self._hold(rule, key)
 
     def _read_pods(self, state: ClusterState, snapshot: Snapshot) -> None:
-        known = {vmi.uid for vmi in snapshot.vmis.values()}
         for name in state.nodes:
             for pod in state.pods_on(name):
                 terms = pod.spec.affinity.anti_required
-                if terms and not (pod.owner[0] == VMI_KIND and pod.owner[2] in known):
-                    for term in terms:
-                        rule = self._apart(state, term, pod.namespace)
-                        if rule is not None:
-                            rule.fixed.append(pod)
+                for term in terms if terms and not _runs_known_vmi(pod, snapshot) else ():
+                    rule = self._apart(state, term, pod.namespace)
+                    if rule is not None:
+                        rule.fixed.append(pod)
 
     def _between(self, state: ClusterState, vmi: VMI, pod: Pod, kubevirt: KubeVirt) -> tuple[Rule, ...]:
         affinity = vmi.spec.affinity
@@ -322,6 +320,14 @@ def tenant(pod: Pod) -> str:
 def tenant_name(pod: Pod) -> str:
     """The key of the VMI that a pod runs, or the pod's own."""
     return f"{pod.namespace}/{pod.owner[1]}" if pod.owner[0] == VMI_KIND else pod.key
+
+
+def _runs_known_vmi(pod: Pod, snapshot: Snapshot) -> bool:
+    """Whether a pod's rules are read from its VMI."""
+    if pod.owner[0] != VMI_KIND:
+        return False
+    vmi = snapshot.vmis.get(tenant_name(pod))
+    return vmi is not None and vmi.uid == pod.owner[2]
 
 
 def _witnesses(names: Iterable[str]) -> tuple[str, ...]:

@@ -39,13 +39,14 @@ Degrees = dict[tuple[str, str], Violation]
 NO_KUBEVIRT = KubeVirt()
 
 
-def verify(
+def verify(  # noqa: PLR0913 - what a caller knows besides is told by name
     snapshot: Snapshot,
     plan: Plan | Sequence[Wave],
     params: PolicyParams,
     *,
     immovable: Mapping[str, str] | None = None,
     begun: bool = False,
+    state: ClusterState | None = None,
 ) -> tuple[str, ...]:
     """The promises that a plan breaks, a sentence each, naming move and node; empty for a good plan.
 
@@ -53,11 +54,12 @@ def verify(
     than its waves what it is to cure: the hotspots among its triggers, besides all loads above `high`. `immovable` are
     VMs (by key) that must stay for reasons that the snapshot does not show, such as a cooldown. `begun`: the waves are
     the rest of a plan that has been carried out in part; they may not make anything worse, but need not gain alone.
+    `state` is the snapshot's, not settled, for callers that have it already; it stays as it is.
     """
     waves = plan.waves if isinstance(plan, Plan) else tuple(plan)
     if not waves:
         return ()
-    judge = _Judge(snapshot, params, immovable or {})
+    judge = _Judge(snapshot, params, immovable or {}, state or ClusterState.of(snapshot))
     hot = set(overloaded(judge.settled, params.thresholds))
     if isinstance(plan, Plan):
         hot |= {(t.hotspot.node, t.hotspot.resource) for t in plan.triggers if t.hotspot is not None}
@@ -91,12 +93,15 @@ class _Judge:
     thresholds and rules want it. `hops` are the VMs that are on their way: key → node.
     """
 
-    def __init__(self, snapshot: Snapshot, params: PolicyParams, immovable: Mapping[str, str]) -> None:
+    def __init__(
+        self, snapshot: Snapshot, params: PolicyParams, immovable: Mapping[str, str], state: ClusterState
+    ) -> None:
         self.snapshot = snapshot
         self.params = params
         self.immovable = immovable
-        self.real = ClusterState.of(snapshot)
-        self.settled = ClusterState.of(snapshot, settled=True)
+        self.real = state.copy()
+        lone = not state.in_flight and all(len(pods) <= 1 for pods in state.launchers.values())
+        self.settled = state.copy() if lone else ClusterState.of(snapshot, settled=True)
         self.book = RuleBook(self.settled, snapshot, KINDS)
         self.hops: dict[str, str] = {}
         self._arrived: set[str] = set()
