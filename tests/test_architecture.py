@@ -17,10 +17,10 @@ MAX_FUNCTION_LINES = 70
 HOMES = {
     "kubernetes_asyncio": ("kube/client.py",),
     "ortools": ("placement/",),
-    "pydantic": ("settings.py",),
-    "pydantic_settings": ("settings.py",),
+    "pydantic": ("settings/",),
+    "pydantic_settings": ("settings/",),
     "time": ("control/clock.py", "sim/"),
-    "typer": ("cli.py",),
+    "typer": ("cli/",),
     "prometheus_client": ("present/metrics.py",),
 }
 """The only files or folders that may import a module: swapping or faking it then touches one place."""

@@ -14,11 +14,11 @@ from rebalancer.domain.resources import CPU
 from rebalancer.domain.snapshot import Snapshot
 from rebalancer.domain.verdict import Rejection, Violation
 from rebalancer.policy.cluster_state import ClusterState
-from rebalancer.policy.feasibility import Survey, receiver_guard, survey
+from rebalancer.policy.feasibility import Survey, survey
 from rebalancer.policy.load import PolicyParams, judged, limit, node_thresholds
 from rebalancer.policy.movable import why_immovable
 from rebalancer.policy.rules import violations
-from rebalancer.policy.target import target_pod
+from rebalancer.policy.target import target_guard, target_pod
 from rebalancer.present.words import count, percent, resource, some
 
 SCHEMA = "rebalancer.explain/v1"
@@ -80,8 +80,9 @@ def explain(snapshot: Snapshot, key: str, params: PolicyParams) -> Explanation:
         return Explanation(
             vmi=key, node=vmi.node, immovable=immovable, violations=broken, places=(), survey=Survey(feasible=())
         )
-    pod = target_pod(vmi, source, state.nodes.get(source.node), snapshot.kubevirt or KubeVirt())
-    verdicts = survey(state, pod, receiver_guard)
+    source_node = state.nodes.get(source.node)
+    pod = target_pod(vmi, source, source_node, snapshot.kubevirt or KubeVirt())
+    verdicts = survey(state, pod, target_guard(vmi, source_node))
     places = tuple(_place(state, pod, node, verdicts, params) for node in state.nodes.values())
     return Explanation(
         vmi=key, node=source.node, immovable=immovable, violations=broken, places=places, survey=verdicts

@@ -56,3 +56,10 @@ def warnings(report: Report, before: Report | None) -> tuple[str, ...]:
     """Objects that are newly set aside, one sentence each."""
     known = set(before.set_aside) if before else set()
     return tuple(aside.sentence() for aside in report.set_aside if aside not in known)
+
+
+def warning_line(time: float, text: str, as_json: bool) -> str:
+    """A warning beside the cycle's own sentence."""
+    if as_json:
+        return json.dumps({"time": moment(time), "level": "warning", "kind": "SetAside", "message": text})
+    return f"{moment(time)} {'WARNING':7} SetAside: {text}"

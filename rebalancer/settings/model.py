@@ -1,19 +1,13 @@
-"""Every setting: its environment variable, default, unit, limits and meaning, and the params that it becomes.
-
-The variables begin with REBALANCER_; `__` separates levels, as in REBALANCER_CPU__HIGH. The params dataclasses live
-beside the code that uses them and own the defaults and the checks; this file is the only one that knows pydantic.
-"""
+"""Every setting with its default, unit, limits and meaning, and the params that it becomes."""
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args, get_origin
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -21,14 +15,17 @@ from rebalancer.domain.resources import CPU, MEMORY
 from rebalancer.domain.verdict import KINDS
 from rebalancer.kube.client import Access
 from rebalancer.kube.lease import LeaseParams
+from rebalancer.outlets.http import HttpParams
+from rebalancer.planning.params import PlanningParams
+from rebalancer.policy.budget import DAY, KEPT_BY_KUBEVIRT, Limits
 from rebalancer.policy.load import PolicyParams, Thresholds
 
 PREFIX = "REBALANCER_"
 
-SERVICE_LINK = re.compile(r"REBALANCER_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
-"""Variables that the kubelet adds to every pod in a namespace with a Service named "rebalancer"; none is a setting."""
-
 POLICY = PolicyParams()
+LIMITS = Limits()
+PLANNING = PlanningParams()
+HTTP = HttpParams()
 THRESHOLDS = POLICY.thresholds
 LEASE = LeaseParams()
 
@@ -93,10 +90,65 @@ class CostSettings(Group):
     gib: int = setting(POLICY.gib_cost, "what each GiB of guest memory adds to that", "cost", ge=0)
 
 
+class LimitSettings(Group):
+    """How much may go on at a time, and how much within an hour or a day."""
+
+    per_cluster: int = setting(
+        LIMITS.per_cluster, "unfinished migrations at a time, others' included", "migrations", ge=1
+    )
+    drain_reserve: int = setting(
+        LIMITS.drain_reserve, "slots of KubeVirt's own limit that are left to drains and people", "migrations", ge=0
+    )
+    per_source: int = setting(LIMITS.per_source, "unfinished migrations off one node", "migrations", ge=1)
+    per_target: int = setting(LIMITS.per_target, "unfinished migrations onto one node", "migrations", ge=1)
+    per_namespace: int = setting(
+        LIMITS.per_namespace, "unfinished migrations of one namespace's VMs; 0 for no limit", "migrations", ge=0
+    )
+    per_hour: int = setting(LIMITS.per_hour, "migrations that begin within an hour", "migrations", ge=1)
+    per_vm_day: int = setting(
+        LIMITS.per_vm_day, "migrations of one VM within 24 hours", "migrations", ge=1, le=KEPT_BY_KUBEVIRT
+    )
+    cooldown_seconds: float = setting(
+        LIMITS.cooldown_seconds,
+        "how long a VM rests after a migration; doubles with each further one",
+        "s",
+        ge=0,
+        le=DAY,
+    )
+    cooldown_max_seconds: float = setting(LIMITS.cooldown_max_seconds, "the longest such rest", "s", ge=0, le=DAY)
+
+
+class SolverSettings(Group):
+    """The search for a plan."""
+
+    seconds: float = setting(PLANNING.seconds, "the limit of a search; 0 takes the first plan", "s", ge=0, le=3600)
+    seed: int = setting(PLANNING.seed, "of the search; equal seeds give equal plans", ge=0, le=2**31 - 1)
+
+
+class MigrationSettings(Group):
+    """How long a migration is expected to take."""
+
+    bandwidth_mib: float = setting(PLANNING.bandwidth_mib, "what one migration copies", "MiB/s", gt=0)
+    overhead_seconds: float = setting(PLANNING.overhead_seconds, "what it takes besides copying", "s", ge=0)
+
+
+class HttpSettings(Group):
+    """The daemon's own HTTP server."""
+
+    address: str = setting(HTTP.address, "where /metrics, /healthz and /readyz are served", min_length=1)
+    port: int = setting(HTTP.port, "the port of the same; 0 takes a free one", ge=0, le=65535)
+
+
+class LogSettings(Group):
+    """The log, on standard error."""
+
+    format: Literal["text", "json"] = setting("text", "how log lines are written")
+
+
 class LeaseSettings(Group):
     """The lease that decides which replica leads."""
 
-    namespace: str = setting(LEASE.namespace, "where the Lease is", min_length=1)
+    namespace: str = setting("", "where the Lease is; empty: the pod's own namespace")
     name: str = setting(LEASE.name, "how the Lease is called", min_length=1)
 
 
@@ -118,6 +170,12 @@ class Settings(BaseSettings):
         KINDS, "kinds of broken rules that are a reason to move; the others only limit where VMs may go"
     )
     cost: CostSettings = CostSettings()
+    limits: LimitSettings = LimitSettings()
+    solver: SolverSettings = SolverSettings()
+    migration: MigrationSettings = MigrationSettings()
+    events: bool = setting(True, "whether Kubernetes Events are written, in dry-run too")
+    http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
     lease: LeaseSettings = LeaseSettings()
     kubeconfig: str = setting("", "file with access to the cluster; empty: the pod's own, else kubectl's default")
     context: str = setting("", "the kubeconfig's context; empty: its current one")
@@ -147,61 +205,38 @@ class Settings(BaseSettings):
             gib_cost=self.cost.gib,
         )
 
+    def planning(self) -> PlanningParams:
+        """How plans are made."""
+        return PlanningParams(
+            policy=self.policy(),
+            seconds=self.solver.seconds,
+            seed=self.solver.seed,
+            per_source=self.limits.per_source,
+            per_target=self.limits.per_target,
+            per_cluster=self.limits.per_cluster,
+            bandwidth_mib=self.migration.bandwidth_mib,
+            overhead_seconds=self.migration.overhead_seconds,
+        )
+
+    def budget(self) -> Limits:
+        """How much may go on at a time. Raises SettingsError where two settings disagree."""
+        try:
+            return Limits(**self.limits.model_dump())
+        except ValueError as error:
+            raise SettingsError(_in_our_names(str(error))) from None
+
+    def http_params(self) -> HttpParams:
+        """Where the daemon's own HTTP server listens."""
+        return HttpParams(address=self.http.address, port=self.http.port)
+
     def access(self) -> Access:
         """Which cluster."""
         return Access(kubeconfig=self.kubeconfig, context=self.context)
 
     def lease_params(self, identity: str) -> LeaseParams:
         """Leader election for one replica."""
-        return LeaseParams(namespace=self.lease.namespace, name=self.lease.name, identity=identity)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One setting as `rebalancer settings` shows it. `source` is default, environment or command line."""
-
-    name: str
-    value: str
-    default: str
-    unit: str
-    meaning: str
-    allowed: str
-    source: str
-
-
-def load(**given: Any) -> Settings:
-    """The settings of the environment, with those of the command line (as keyword arguments) before them.
-
-    Raises SettingsError with one line per mistake.
-    """
-    unknown = _unknown_names(os.environ)
-    if unknown:
-        raise SettingsError("\n".join(unknown))
-    try:
-        settings = Settings(**given)
-    except ValidationError as error:
-        raise SettingsError(
-            "\n".join(dict.fromkeys(_told(one["loc"], one["input"]) for one in error.errors()))
-        ) from None
-    settings.policy()
-    return settings
-
-
-def rows(settings: Settings, **given: Any) -> tuple[Row, ...]:
-    """Every setting, in the order of this file; `given` are those that the command line gave to `load`."""
-    here = {name.upper() for name in os.environ}
-    return tuple(
-        Row(
-            name=variable(*path),
-            value=written(_at(settings, path)),
-            default=written(field.default),
-            unit=_unit(field),
-            meaning=field.description or "",
-            allowed=allowed(field),
-            source="command line" if _given(given, path) else "environment" if variable(*path) in here else "default",
-        )
-        for path, field in leaves(Settings)
-    )
+        namespace = self.lease.namespace or os.environ.get("POD_NAMESPACE") or LEASE.namespace
+        return LeaseParams(namespace=namespace, name=self.lease.name, identity=identity)
 
 
 def variable(*path: str) -> str:
@@ -218,80 +253,9 @@ def leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple
             yield (*path, name), field
 
 
-def written(value: object) -> str:
-    """A value as it is written in the environment."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return ",".join(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def allowed(field: FieldInfo) -> str:
-    """What a setting may be, in words."""
-    kind = field.annotation
-    if get_origin(kind) is tuple:
-        return f"any of {', '.join(get_args(get_args(kind)[0]))}, with commas between"
-    if get_origin(kind) is Literal:
-        return " or ".join(get_args(kind))
-    if kind is bool:
-        return "true or false"
-    if kind is str:
-        return "any text" if any(getattr(limit, "min_length", 0) for limit in field.metadata) else "any text, or empty"
-    words = (("gt", "above"), ("ge", "at least"), ("lt", "below"), ("le", "at most"))
-    limits = [
-        f"{word} {written(getattr(limit, name))}"
-        for name, word in words
-        for limit in field.metadata
-        if hasattr(limit, name)
-    ]
-    number = "a whole number" if kind is int else "a number"
-    unit = f" ({_unit(field)})" if _unit(field) else ""
-    return " ".join([number, " and ".join(limits)]).rstrip() + unit
-
-
-def _told(path: tuple[int | str, ...], value: object) -> str:
-    """One bad value in one line."""
-    for names, field in leaves(Settings):
-        if tuple(path[: len(names)]) == names:
-            given = {name.upper(): text for name, text in os.environ.items()}.get(variable(*names), value)
-            return f"{variable(*names)}={str(given)[:80]}: allowed is {allowed(field)}"
-    return f"{variable(*map(str, path))}={str(value)[:80]}: this is a group, set its parts one by one"
-
-
-def _unknown_names(environment: Mapping[str, str]) -> list[str]:
-    known = [variable(*path) for path, _ in leaves(Settings)]
-    told = []
-    for name in sorted(environment):
-        if name.upper().startswith(PREFIX) and name.upper() not in known and not SERVICE_LINK.fullmatch(name.upper()):
-            near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0)[0]
-            told.append(f"{name}={environment[name][:80]}: there is no such setting; did you mean {near}?")
-    return told
-
-
 def _in_our_names(message: str) -> str:
     """A params' complaint, `cpu_high = 70: ...`, with the names of the variables: `REBALANCER_CPU__HIGH=70: ...`."""
     for path, _ in leaves(Settings):
-        message = re.sub(rf"\b{'_'.join(path)} = ", f"{variable(*path)}=", message)
+        field = "_".join(path[1:] if path[0] == "limits" else path)
+        message = re.sub(rf"\b{field} = ", f"{variable(*path)}=", message)
     return message
-
-
-def _unit(field: FieldInfo) -> str:
-    extra = field.json_schema_extra
-    return str(extra.get("unit", "")) if isinstance(extra, dict) else ""
-
-
-def _at(settings: BaseModel, path: tuple[str, ...]) -> object:
-    value: object = settings
-    for name in path:
-        value = getattr(value, name)
-    return value
-
-
-def _given(given: Mapping[str, Any], path: tuple[str, ...]) -> bool:
-    value: Any = given
-    for name in path:
-        if not isinstance(value, Mapping) or name not in value:
-            return False
-        value = value[name]
-    return True

@@ -1,0 +1,64 @@
+"""Errors as people read them: what was wanted, what is in the way, what to do next. Never a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+USAGE, INPUT, CLUSTER, OURS, INTERRUPTED = 2, 3, 4, 70, 130
+
+DEBUG = "DEBUG"
+"""With this environment variable set, a mistake of ours shows its traceback after all."""
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turns what a command may raise into one line on standard error (one per bad setting) and an exit code."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except (typer.Exit, typer.BadParameter):
+        raise
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; closing the rest of it must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        code, told = _judged(error)
+        if code == OURS and os.environ.get(DEBUG):
+            raise
+        for line in told.splitlines():
+            print(f"rebalancer: {line}", file=sys.stderr)
+        sys.exit(code)
+
+
+def _judged(error: Exception) -> tuple[int, str]:
+    """Exit code and words. The imports are late: a command that succeeds does not pay for them."""
+    from rebalancer.kube.dump import DumpError  # noqa: PLC0415
+    from rebalancer.kube.outcome import ApiError, ConfigError  # noqa: PLC0415
+    from rebalancer.outlets.http import ListenError  # noqa: PLC0415
+    from rebalancer.present.explain import NoSuchNodeError, NoSuchVMError  # noqa: PLC0415
+    from rebalancer.settings import SettingsError  # noqa: PLC0415
+
+    if isinstance(error, ListenError):
+        return USAGE, f"{error}; REBALANCER_HTTP__ADDRESS and REBALANCER_HTTP__PORT say where else"
+    if isinstance(error, SettingsError | NoSuchVMError | NoSuchNodeError):
+        return USAGE, str(error)
+    if isinstance(error, DumpError):
+        return INPUT, str(error)
+    if isinstance(error, ConfigError):
+        return CLUSTER, f"{error}; with --from DUMP no cluster is needed"
+    if isinstance(error, ApiError):
+        return CLUSTER, str(error)
+    if isinstance(error, OSError):
+        return INPUT, f"{error.filename or 'file'}: {error.strerror or error}"
+    return OURS, f"this is a mistake of ours: {type(error).__name__}: {_first_line(error)}; {DEBUG}=1 shows where"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0][:200]

@@ -1,0 +1,1 @@
+"""Carries what present renders to where people look: HTTP, Kubernetes Events, the log. It decides nothing."""
