@@ -92,7 +92,10 @@ class Solver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to do and why. `id` is a digest of snapshot, settings and waves, so equal input gives an equal id."""
+    """What to do and why. `id` is a digest of snapshot, settings and waves, so equal input gives an equal id.
+
+    `quiet_seconds` is the estimated time until the last wave has landed, if waves follow each other at once.
+    """
 
     id: str
     created: float
@@ -106,6 +109,7 @@ class Plan:
     solver: Solver
     settings: FrozenMap[str, str] = FrozenMap()
     warnings: tuple[str, ...] = ()
+    quiet_seconds: float = 0.0
 
     @property
     def moves(self) -> tuple[Move, ...]:

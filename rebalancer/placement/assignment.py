@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rebalancer.placement.groups import NOWHERE, Attraction, Bools, Ints, tally
+from rebalancer.placement.groups import NOWHERE, Attraction, Bools, Ints
 from rebalancer.placement.index import Index, Role
 
 
@@ -21,15 +21,9 @@ class Assignment:
         self.at = problem.home.copy() if at is None else at.copy()
         self.load = problem.base.copy()
         np.add.at(self.load, self.at, problem.demand)
-        self.excluded = [
-            (
-                tally(rule.domain, rule.holders, self.at, rule.fixed_holders),
-                tally(rule.domain, rule.matched, self.at, rule.fixed_matched),
-            )
-            for rule in problem.exclusions
-        ]
-        self.attracted = [tally(rule.domain, rule.matched, self.at, rule.fixed_matched) for rule in problem.attractions]
-        self.spread = [tally(rule.domain, rule.matched, self.at, rule.fixed_matched) for rule in problem.spreads]
+        self.excluded = [rule.counts(self.at) for rule in problem.exclusions]
+        self.attracted = [rule.counts(self.at) for rule in problem.attractions]
+        self.spread = [rule.counts(self.at) for rule in problem.spreads]
         self.moved: set[int] = set(np.flatnonzero(self.at != problem.home).tolist())
 
     def move(self, item: int, node: int) -> None:
@@ -41,7 +35,8 @@ class Assignment:
         self.load[node] += problem.demand[item]
         for role in self.index.exclusion_roles.get(item, ()):
             domain = problem.exclusions[role.rule].domain
-            holders, matched = self.excluded[role.rule]
+            holders, matched, either = self.excluded[role.rule]
+            _shift(either, domain, origin, node)
             if role.holds:
                 _shift(holders, domain, origin, node)
             if role.matched:
@@ -51,7 +46,7 @@ class Assignment:
                 _shift(self.attracted[role.rule], problem.attractions[role.rule].domain, origin, node)
         for role in self.index.spread_roles.get(item, ()):
             if role.matched:
-                _shift(self.spread[role.rule], problem.spreads[role.rule].domain, origin, node)
+                _shift(self.spread[role.rule], problem.spreads[role.rule].counting, origin, node)
         self.at[item] = node
         if node == problem.home[item]:
             self.moved.discard(item)
@@ -89,7 +84,7 @@ class Assignment:
         rule = self.problem.exclusions[role.rule]
         here = int(rule.domain[self.at[item]])
         home = int(rule.domain[self.problem.home[item]])
-        holders, matched = self.excluded[role.rule]
+        holders, matched, _ = self.excluded[role.rule]
         blocked = np.zeros(len(holders) + 1, dtype=bool)
         if role.holds:
             blocked[:-1] |= matched - _one(len(matched), here, role.matched) > 0
@@ -131,7 +126,7 @@ class Assignment:
         problem = self.problem
         rule = problem.spreads[role.rule]
         counts = self.spread[role.rule]
-        here, home = int(rule.domain[self.at[item]]), int(rule.domain[problem.home[item]])
+        here, home = int(rule.counting[self.at[item]]), int(rule.counting[problem.home[item]])
         settled = counts - _one(len(counts), here, role.matched)
         tolerated, own = self._tolerated(item, role)
         after = rule.minimum_with_one_more(settled) if role.matched else np.full(len(counts), rule.minimum(settled))
@@ -148,14 +143,12 @@ class Assignment:
         """excess[D] that the other holders in each domain had at first (the least of them), and the item's own."""
         problem = self.problem
         rule = problem.spreads[role.rule]
-        home = problem.home
-        first = rule.excess(tally(rule.domain, rule.matched, home, rule.fixed_matched))
-        tolerated = np.full(len(first) - 1, np.iinfo(np.int64).max // 4)
-        others = rule.holders[rule.holders != item]
-        domains = rule.domain[self.at[others]]
-        counted = domains != NOWHERE
-        np.minimum.at(tolerated, domains[counted], first[rule.domain[problem.home[others[counted]]]])
-        return tolerated, int(first[rule.domain[problem.home[item]]])
+        first = rule.degrees(problem.home, rule.counts(problem.home))
+        tolerated = np.full(len(rule.fixed_matched), np.iinfo(np.int64).max // 4)
+        domains = rule.domain[self.at[rule.holders]]
+        others = (rule.holders != item) & (domains != NOWHERE)
+        np.minimum.at(tolerated, domains[others], first[others])
+        return tolerated, int(first[rule.holders == item].sum())
 
 
 def _one(length: int, position: int, present: bool) -> Ints:

@@ -5,13 +5,14 @@ The cheapest cures of the nodes, added up, are a lower bound on the cost of ever
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rebalancer.placement.assignment import Assignment
-from rebalancer.placement.groups import NOWHERE, Exclusion, Ints
+from rebalancer.placement.groups import NOWHERE, Bools, Exclusion, Ints
 from rebalancer.placement.index import Index
+from rebalancer.placement.objective import overload
 from rebalancer.placement.problem import Problem
 from rebalancer.placement.shed import Candidate, Sheds, sheds
 
@@ -32,9 +33,13 @@ class Cure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """`moves` and `cost` are below those of every plan that cures all that `cures` would."""
+    """`floors` are violations and overload above high and low that no plan can undercut.
+
+    `moves` and `cost` bound every plan that comes down to the floors.
+    """
 
     cures: tuple[Cure, ...]
+    floors: tuple[int, int, int]
     moves: int
     cost: int
 
@@ -55,9 +60,35 @@ def diagnose(index: Index, keep: int = 8) -> Diagnosis:
     cures = tuple(_cure(start, node, quotas.get(node, []), leavers, keep) for node in sorted(sick))
     return Diagnosis(
         cures=cures,
+        floors=_floors(start, mobile),
         moves=sum(len(cure.forced) + cure.sheds.fewest for cure in cures),
         cost=sum(int(problem.cost[list(cure.forced)].sum()) + cure.sheds.bound for cure in cures),
     )
+
+
+def _floors(start: Assignment, mobile: list[bool]) -> tuple[int, int, int]:
+    """What is left if everyone who can leave a hot node does, and only those who must stay still break rules.
+
+    Nodes above high that are not to be cured are left as they are.
+    """
+    problem = start.problem
+    stays: Bools = np.logical_not(np.array(mobile, dtype=bool))
+    least = start.load.copy()
+    on_hot: Bools = np.asarray(problem.hot.any(axis=1))[problem.home]
+    leaving = np.flatnonzero(~stays & on_hot)
+    np.subtract.at(least, problem.home[leaving], problem.demand[leaving])
+    over_high, over_low = overload(problem, least)
+    violations = int(problem.misplaced[stays].sum())
+    for number in start.index.sick_exclusions:
+        violations += _stuck_together(problem.exclusions[number], problem, stays)
+    return violations, over_high, over_low
+
+
+def _stuck_together(rule: Exclusion, problem: Problem, stays: Bools) -> int:
+    """The conflicts of an anti-affinity among items that must stay and what is no item."""
+    left = replace(rule, holders=rule.holders[stays[rule.holders]], matched=rule.matched[stays[rule.matched]])
+    degrees = left.degrees(problem.home, left.counts(problem.home))
+    return int((degrees * problem.judged[left.members]).sum())
 
 
 def mobile_items(problem: Problem) -> list[bool]:

@@ -50,9 +50,8 @@ def choose(state: Assignment, item: int, mask: Bools, fit: Fit) -> int:
     """The receiver among the masked nodes: most preferred, then fullest or emptiest after the move."""
     problem = state.problem
     nodes = np.flatnonzero(mask)
-    if problem.preference is not None:
-        liking = problem.preference[problem.klass[item], nodes]
-        nodes = nodes[liking == liking.max()]
+    liking = problem.preference[problem.taste[item], nodes]
+    nodes = nodes[liking == liking.max()]
     counted = problem.counted
     after = state.load[nodes, :counted] + problem.demand[item, :counted]
     fill = (after / np.maximum(problem.scale[nodes], 1)).max(axis=1)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rebalancer.placement.groups import Attraction, Exclusion, Ints, Spread, tally
+from rebalancer.placement.groups import Attraction, Exclusion, Ints, Spread
 from rebalancer.placement.problem import Problem
 
 
@@ -83,8 +83,4 @@ def _roles(rules: Iterable[Exclusion | Attraction | Spread]) -> dict[int, list[R
 
 
 def _sick(rules: Iterable[Exclusion | Attraction | Spread], home: Ints) -> list[int]:
-    return [
-        number
-        for number, rule in enumerate(rules)
-        if rule.goal and rule.degrees(home, tally(rule.domain, rule.matched, home, rule.fixed_matched)).any()
-    ]
+    return [number for number, rule in enumerate(rules) if rule.goal and rule.broken(home)]

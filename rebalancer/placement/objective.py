@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rebalancer.placement.assignment import Assignment
-from rebalancer.placement.groups import Ints
+from rebalancer.placement.groups import Bools, Ints
 from rebalancer.placement.problem import Problem
 
 STAGES = ("violations", "over_high", "over_low", "cost", "preferred", "evenness")
@@ -41,21 +41,19 @@ def values(state: Assignment) -> Values:
 
 
 def overload(problem: Problem, load: Ints) -> tuple[int, int]:
-    """Permille of the scale above high, then above low, each rounded up per node and resource, on hot nodes."""
+    """Permille of the scale above high on any node, and above low on hot ones, each rounded up by node and resource."""
     counted = load[:, : problem.counted]
     scale = np.maximum(problem.scale, 1)
     high = -(-1000 * np.maximum(counted - problem.high, 0) // scale)
     low = -(-1000 * np.maximum(counted - problem.low, 0) // scale)
-    return int(high[problem.hot].sum()), int(low[problem.hot].sum())
+    return int(high[problem.scale > 0].sum()), int(low[problem.hot].sum())
 
 
 def preferred(state: Assignment) -> int:
     """What moved items lose in preference by their moves."""
     problem = state.problem
-    if problem.preference is None or not state.moved:
-        return 0
     moved = sorted(state.moved)
-    rows = problem.klass[moved]
+    rows = problem.taste[moved]
     return int((problem.preference[rows, problem.home[moved]] - problem.preference[rows, state.at[moved]]).sum())
 
 
@@ -75,17 +73,17 @@ def conflicts(state: Assignment) -> dict[int, int]:
             found[item] = int(problem.misplaced[item])
     for number in index.sick_exclusions:
         exclusion = problem.exclusions[number]
-        _add(found, exclusion.holders, exclusion.degrees(state.at, state.excluded[number][1]))
+        _add(found, problem.judged, exclusion.members, exclusion.degrees(state.at, state.excluded[number]))
     for number in index.sick_attractions:
         attraction = problem.attractions[number]
-        _add(found, attraction.holders, attraction.degrees(state.at, state.attracted[number]))
+        _add(found, problem.judged, attraction.holders, attraction.degrees(state.at, state.attracted[number]))
     for number in index.sick_spreads:
         spread = problem.spreads[number]
-        _add(found, spread.holders, spread.degrees(state.at, state.spread[number]))
+        _add(found, problem.judged, spread.holders, spread.degrees(state.at, state.spread[number]))
     return found
 
 
-def _add(found: dict[int, int], holders: Ints, degrees: Ints) -> None:
-    for at in np.flatnonzero(degrees).tolist():
-        item = int(holders[at])
+def _add(found: dict[int, int], judged: Bools, items: Ints, degrees: Ints) -> None:
+    for at in np.flatnonzero(degrees * judged[items]).tolist():
+        item = int(items[at])
         found[item] = found.get(item, 0) + int(degrees[at])

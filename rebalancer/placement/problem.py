@@ -22,8 +22,9 @@ class Problem:
     scale[N, C]     allocatable, the denominator of overload in permille
     demand[I, R], home[I], cost[I], movable[I]
     klass[I]        row of allowed[K, N]: the nodes that would take the item but for load and rules
-    misplaced[I]    weight of the rules that the item breaks by itself where it is (node affinity, taints)
-    preference[K, N] or None: how well a node suits an item's class; larger is better
+    judged[I]       whether rules between items that this one breaks count at all
+    misplaced[I]    how many rules the item breaks by itself where it is (node affinity, taints) that are to be cured
+    taste[I]        row of preference[P, N]: how well each node suits the item; larger is better
     start[N, R]     the load at the start; ceiling[N, R] the load up to which a node may receive
     """
 
@@ -40,7 +41,9 @@ class Problem:
     klass: Ints
     allowed: Bools
     misplaced: Ints
-    preference: Ints | None = None
+    judged: Bools
+    taste: Ints
+    preference: Ints
     exclusions: tuple[Exclusion, ...] = ()
     attractions: tuple[Attraction, ...] = ()
     spreads: tuple[Spread, ...] = ()
@@ -57,10 +60,8 @@ class Problem:
         start = self.base.copy()
         np.add.at(start, self.home, self.demand)
         ceiling = self.capacity.copy()
-        counted = self.counted
-        # Nothing is lifted above low; one that is and need not be cured may be refilled.
-        settled = np.where(self.hot, self.low, np.maximum(self.low, start[:, :counted]))
-        ceiling[:, :counted] = np.minimum(ceiling[:, :counted], settled)
+        # Whoever receives anything ends at low or below, hot or not.
+        ceiling[:, : self.counted] = np.minimum(ceiling[:, : self.counted], self.low)
         object.__setattr__(self, "start", start)
         object.__setattr__(self, "ceiling", ceiling)
 

@@ -37,7 +37,7 @@ class Sheds:
 
 
 def sheds(candidates: Sequence[Candidate], need: Sequence[int], quotas: Sequence[int] = (), *, keep: int = 8) -> Sheds:
-    """The `keep` cheapest sets of candidates that weigh at least `need` and take `quotas[g]` members of each clique g."""
+    """The `keep` cheapest sets that weigh at least `need` and take `quotas[g]` members of each clique g."""
     search = _Search(candidates, tuple(need), tuple(quotas), keep)
     search.run()
     options = tuple(

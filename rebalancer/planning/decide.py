@@ -1,0 +1,205 @@
+"""The decision: a snapshot and its triggers become a plan."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from rebalancer.domain.frozen import FrozenMap
+from rebalancer.domain.plan import Bound, Move, Plan, Solver, Stage, State, Wave
+from rebalancer.domain.snapshot import Snapshot
+from rebalancer.domain.verdict import Trigger
+from rebalancer.placement.index import Index
+from rebalancer.placement.solve import Solution, solve
+from rebalancer.placement.stop import Stop
+from rebalancer.planning.build import Built, Picture, build, neighbourhood
+from rebalancer.planning.params import PlanningParams
+from rebalancer.planning.reasons import Reasons, left_over
+from rebalancer.planning.waves import Order, Step, order, quiet_seconds, seconds
+from rebalancer.policy.cluster_state import ClusterState
+from rebalancer.policy.load import state_of, threshold_warnings
+from rebalancer.policy.score import Scale, Score
+from rebalancer.policy.target import target_pod
+from rebalancer.policy.verify import verify
+
+WHOLE = 3_000
+"""VMs up to which all are items of the problem; in larger clusters only those that are likely to move."""
+
+
+def decide(  # noqa: PLR0913  # what is wrong, how to plan, and what the caller brings along
+    snapshot: Snapshot,
+    triggers: tuple[Trigger, ...],
+    params: PlanningParams,
+    *,
+    now: float,
+    immovable: Mapping[str, str] | None = None,
+    clock: Callable[[], float] | None = None,
+    stop: Stop | None = None,
+) -> Plan:
+    """The plan that cures the triggers as far as possible with the fewest, cheapest moves; never worse than no plan.
+
+    `immovable` are VMs (by key) that must stay for reasons that the snapshot does not show, with the reason. `clock`
+    gives seconds that do not go backwards: without it `params.seconds` is kept by counted work alone, and the plan
+    tells no times. `stop` ends the search early.
+    """
+    picture = Picture.of(snapshot, triggers, params.policy, immovable or {})
+    return _Planner(picture, params, now, stop or Stop(params.seconds, clock)).plan()
+
+
+class _Planner:
+    """One decision in the making."""
+
+    def __init__(self, picture: Picture, params: PlanningParams, now: float, stop: Stop) -> None:
+        self.picture, self.params, self.now, self.stop = picture, params, now, stop
+        snapshot = picture.snapshot
+        self.held = dict(picture.immovable)
+        self.scale = Scale(snapshot=snapshot, params=params.policy, hot=self.picture.hot, book=self.picture.book)
+        self.before = state_of(self.picture.settled, snapshot, params.policy)
+        self.warnings = [*threshold_warnings(snapshot, params.policy.thresholds)]
+        self.warnings += [aside.sentence() for aside in snapshot.set_aside]
+
+    def plan(self) -> Plan:
+        if not self.picture.triggers:
+            return self._finished((), Bound(moves=0, cost=0, gap=0.0, proven=True), "UNCHANGED", (), 0.0)
+        active = self.picture.settled.active_pods
+        built = build(self.picture, active if len(active) <= WHOLE else neighbourhood(self.picture))
+        solution = solve(built.problem, self.stop, self.params.seed)
+        ordered = order(self.picture, built, Index(built.problem), solution.at, self.params)
+        self.warnings += [
+            f"{built.vmis[item]} stays, though {built.nodes[int(solution.at[item])]} would be better for it: "
+            "no safe order of moves brings it there"
+            for item in ordered.stuck
+        ]
+        waves = self._waves(built, ordered, solution)
+        kept = self._verified(waves)
+        whole = kept == waves and not ordered.stuck
+        if whole:
+            self._compare(solution, kept)
+        bound = _bound(solution, kept, whole=whole)
+        stages = tuple(
+            Stage(name=stage.name, value=stage.value, bound=stage.bound, seconds=round(stage.seconds, 3))
+            for stage in solution.stages
+        )
+        status = solution.status if whole else "REPAIRED"
+        return self._finished(kept, bound, status, stages, quiet_seconds(kept, self.params))
+
+    def _waves(self, built: Built, ordered: Order, solution: Solution) -> tuple[Wave, ...]:
+        reasons = Reasons(self.picture, built, solution.at)
+        return tuple(Wave(moves=tuple(self._move(built, step, reasons) for step in steps)) for steps in ordered.waves)
+
+    def _move(self, built: Built, step: Step, reasons: Reasons) -> Move:
+        vmi = self.picture.snapshot.vmis[built.vmis[step.item]]
+        pod = self.picture.settled.active_pods[vmi.key]
+        memory = vmi.spec.guest_memory_bytes or pod.spec.requests.memory_bytes
+        return Move(
+            vmi=vmi.key,
+            uid=vmi.uid,
+            source=built.nodes[step.source],
+            target=built.nodes[step.target],
+            cost=int(built.problem.cost[step.item]),
+            reasons=reasons.of(step),
+            memory_bytes=memory,
+            seconds=seconds(memory, self.params),
+            hop=step.hop,
+        )
+
+    def _verified(self, waves: tuple[Wave, ...]) -> tuple[Wave, ...]:
+        """The longest part of the plan, from its start, of which the judge approves: nothing else is ever issued."""
+        for count in range(len(waves), 0, -1):
+            part = waves[:count]
+            draft = self._draft(part)
+            problems = verify(self.picture.snapshot, draft, self.params.policy, immovable=self.held)
+            if not problems:
+                return part
+            self.warnings += [f"the plan is cut short before its wave {count}: {problem}" for problem in problems[:3]]
+        return ()
+
+    def _draft(self, waves: tuple[Wave, ...]) -> Plan:
+        return Plan(
+            id="draft",
+            created=self.now,
+            resource_version=self.picture.snapshot.resource_version,
+            triggers=self.picture.triggers,
+            waves=waves,
+            before=State(),
+            after=State(),
+            left=(),
+            bound=Bound(moves=0, cost=0, gap=0.0, proven=False),
+            solver=Solver(status="", seconds=0.0),
+        )
+
+    def _settled(self, waves: tuple[Wave, ...]) -> ClusterState:
+        """The settled state after all waves."""
+        if not waves:
+            return self.picture.settled
+        snapshot, state = self.picture.snapshot, self.picture.settled.copy()
+        for number, wave in enumerate(waves):
+            for move in wave.moves:
+                source = state.active_pods[move.vmi]
+                pod = target_pod(snapshot.vmis[move.vmi], source, snapshot.nodes[move.source], self.picture.kubevirt)
+                state.move(move.vmi, replace(pod, uid=f"{pod.uid}:{number}"), move.target)
+        return state
+
+    def _compare(self, solution: Solution, waves: tuple[Wave, ...]) -> None:
+        """The solver's values must be the judge's own, to the last integer; a difference is a bug and is told."""
+        moves = [move for wave in waves for move in wave.moves]
+        hops = sum(move.cost for move in moves if move.hop)
+        before = self.scale.score(self.picture.settled, ())
+        score = self.scale.score(self._settled(waves), moves)
+        expected = Score(
+            violations=before.violations + solution.values.violations - solution.first.violations,
+            over_high=solution.values.over_high,
+            over_low=solution.values.over_low,
+            cost=solution.values.cost + hops,
+            preferred=solution.values.preferred,
+            evenness=solution.values.evenness,
+        )
+        if score != expected:
+            self.warnings.append(f"the solver's objective is not the judge's: {expected} instead of {score}")
+
+    def _finished(
+        self, waves: tuple[Wave, ...], bound: Bound, status: str, stages: tuple[Stage, ...], quiet: float
+    ) -> Plan:
+        settled = self._settled(waves)
+        snapshot = self.picture.snapshot
+        after = state_of(settled, snapshot, self.params.policy) if waves else self.before
+        told = self.params.told()
+        return Plan(
+            id=_digest(snapshot, told, self.picture.triggers, waves),
+            created=self.now,
+            resource_version=snapshot.resource_version,
+            triggers=self.picture.triggers,
+            waves=waves,
+            before=self.before,
+            after=after,
+            left=left_over(self.picture, settled, after, waves),
+            bound=bound,
+            solver=Solver(status=status, seconds=round(self.stop.elapsed(), 3), stages=stages),
+            settings=told,
+            warnings=tuple(dict.fromkeys(self.warnings)),
+            quiet_seconds=quiet,
+        )
+
+
+def _bound(solution: Solution, waves: tuple[Wave, ...], *, whole: bool) -> Bound:
+    """The solution's bounds, beside what the plan costs; a plan that was cut cures less and has none."""
+    cost = sum(move.cost for wave in waves for move in wave.moves)
+    if not whole:
+        return Bound(moves=0, cost=0, gap=1.0 if cost else 0.0, proven=False)
+    gap = max(0.0, (cost - solution.cost_bound) / cost) if cost else 0.0
+    return Bound(
+        moves=solution.moves_bound,
+        cost=solution.cost_bound,
+        gap=round(gap, 6),
+        proven=solution.proven and cost == solution.values.cost,
+    )
+
+
+def _digest(
+    snapshot: Snapshot, settings: FrozenMap[str, str], triggers: tuple[Trigger, ...], waves: tuple[Wave, ...]
+) -> str:
+    """Sixteen hexadecimal digits: equal for equal snapshots, settings and waves, and fit for a label's value."""
+    moves = [[(move.vmi, move.uid, move.source, move.target, move.hop) for move in wave.moves] for wave in waves]
+    content = (snapshot.resource_version, sorted(settings.items()), [trigger.message for trigger in triggers], moves)
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
