@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import selectors
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
@@ -122,11 +122,3 @@ def run_virtual(main: Callable[[], Coroutine[Any, Any, T]], seed: int = 0, start
             return runner.run(main())
     finally:
         random.setstate(before)
-
-
-async def inline(function: Callable[[], T]) -> T:
-    """An offload for virtual time: solve in the loop itself, since no one else is waiting."""
-    return function()
-
-
-Offload = Callable[[Callable[[], T]], Awaitable[T]]
