@@ -25,7 +25,7 @@ MODULES = HERE / "modules"
 WHEELS = HERE / "wheels.txt"
 MINIMUM_GO = (1, 26)
 BUILD_SECONDS = 3_600
-FLAGS = ("-trimpath", "-ldflags=-s -w")
+FLAGS = ("-trimpath", "-buildvcs=false", "-ldflags=-s -w")
 
 
 class UnavailableError(Exception):

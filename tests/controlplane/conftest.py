@@ -6,11 +6,12 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
-from controlplane.binaries import PROGRAMS, UnavailableError, find
-from controlplane.harness import ControlPlane
+from controlplane.binaries import UnavailableError, find
+from controlplane.harness import PROGRAMS, ControlPlane
 from controlplane.oracle import Oracle
 
 PLANES = pytest.StashKey[list[ControlPlane]]()
+MISSING = pytest.StashKey[dict[tuple[str, ...], str]]()
 
 
 @pytest.fixture(scope="session")
@@ -22,16 +23,22 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def programs(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Build programs where they are missing, with progress on the terminal; skip (or fail) where that is impossible."""
+    missing = request.config.stash.setdefault(MISSING, {})
 
     def need(*names: str) -> None:
         capture = request.config.pluginmanager.getplugin("capturemanager")
         try:
-            with capture.global_and_fixture_disabled():
-                find(*names)
+            # What could not be had once is not asked for again by every test.
+            if names not in missing:
+                with capture.global_and_fixture_disabled():
+                    find(*names)
         except UnavailableError as problem:
-            if os.environ.get("REQUIRE_CONTROLPLANE") == "1":
-                pytest.fail(f"the control plane is required here, and: {problem}", pytrace=False)
-            pytest.skip(f"no control plane: {problem}")
+            missing[names] = " ".join(str(problem).split())
+        if names not in missing:
+            return
+        if os.environ.get("REQUIRE_CONTROLPLANE") == "1":
+            pytest.fail(f"the control plane is required here, and: {missing[names]}", pytrace=False)
+        pytest.skip(f"no control plane: {missing[names]}")
 
     return need
 
@@ -39,7 +46,7 @@ def programs(request: pytest.FixtureRequest) -> Callable[..., None]:
 @pytest.fixture(scope="module")
 async def control_plane(request: pytest.FixtureRequest, programs: Callable[..., None]) -> AsyncIterator[ControlPlane]:
     """A control plane for the tests of one module."""
-    programs("etcd", *(program.name for program in PROGRAMS if program.name not in ("oracle", "descheduler")))
+    programs(*PROGRAMS)
     async with ControlPlane() as plane:
         planes = request.config.stash.setdefault(PLANES, [])
         planes.append(plane)
@@ -63,3 +70,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         for plane in item.config.stash.get(PLANES, []):
             report.sections.append(("control plane", plane.log_tails()))
     return report  # type: ignore[return-value]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say why tests were skipped; pytest alone would only count them."""
+    for reason in sorted(set(config.stash.get(MISSING, {}).values())):
+        terminalreporter.write_line(f"No real control plane was tested: {reason}", yellow=True)

@@ -27,7 +27,7 @@ from controlplane.identities import TOKENS, write_kubeconfig, write_tokens
 from controlplane.kubeclient import ApiError, KubeClient, Object
 from controlplane.processes import Launcher, Process, ProcessError, free_ports
 
-PROGRAMS = ("etcd", "kube-apiserver", "kube-scheduler", "virt-controller", "virt-api", "crds")
+PROGRAMS = ("etcd", "kube-apiserver", "kube-scheduler", "kubectl", "virt-controller", "virt-api", "crds")
 START_SECONDS = 60
 # The order in which parts are ended; kube-apiserver hangs for minutes when etcd goes first.
 STOP_ORDER = ("virt-controller", "virt-api", "kube-scheduler", "kube-apiserver", "etcd")
@@ -171,6 +171,18 @@ class ControlPlane:
     async def namespace(self, name: str, *, labels: dict[str, str] | None = None) -> None:
         """Create a namespace with its `default` ServiceAccount, which no controller would create here."""
         await setup.ensure_namespace(self.client(), name, labels=labels)
+
+    async def configure_kubevirt(self, configuration: Object) -> None:
+        """Change the KubeVirt CR's configuration, e.g. {"migrations": {"parallelMigrationsPerCluster": 2}}."""
+        await setup.apply_kubevirt(self.client(), configuration)
+
+    async def kubectl(self, *arguments: str, stdin: str = "") -> str:
+        """What the real kubectl prints, as admin; CalledProcessError where it fails."""
+        kubeconfig = await self.kubeconfig("admin")
+        command = [str(self._binaries["kubectl"]), f"--kubeconfig={kubeconfig}", *arguments]
+        # Its discovery cache belongs to this server alone.
+        environment = {"HOME": str(self.folder)}
+        return (await anyio.run_process(command, input=stdin.encode(), env=environment)).stdout.decode()
 
     async def audit(self) -> list[AuditEvent]:
         """Every request that was answered so far, oldest first."""

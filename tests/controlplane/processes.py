@@ -57,7 +57,7 @@ def _popen(command: list[str], log: Path, environment: dict[str, str]) -> subpro
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={"PATH": os.environ.get("PATH", ""), "HOME": str(log.parent)} | environment,
+            env={"PATH": os.environ.get("PATH", ""), "HOME": str(log.parent), "GOGC": "400"} | environment,
             start_new_session=True,
         )
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import anyio
 import pytest
-from controlplane.harness import ControlPlane
+from controlplane.harness import PROGRAMS, ControlPlane
 from controlplane.kubeclient import ApiError, KubeClient, Object
-from controlplane.nodeplane import NodePlane
+from controlplane.nodes import add_node, node_plane
 from controlplane.objects import INSTANCES, MIGRATIONS, migration, node, path, vmi
 
 pytestmark = [pytest.mark.anyio, pytest.mark.controlplane]
 
 SECONDS = 30
+PIPED = """\
+apiVersion: v1
+kind: Namespace
+metadata: {name: piped}
+"""
 
 
 async def until(client: KubeClient, where: str, phase: str) -> Object:
@@ -27,14 +34,13 @@ async def until(client: KubeClient, where: str, phase: str) -> Object:
 
 async def test_directed_migration_takes_its_vm_to_the_named_node(control_plane: ControlPlane) -> None:
     admin = control_plane.client("admin")
-    nodes = NodePlane(kubelet=control_plane.client("kubelet"), handler=control_plane.client("handler"))
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(nodes.run)
-        await nodes.add_node(node("n0"))
+        tasks.start_soon(node_plane(control_plane).run)
+        await add_node(control_plane, node("n0"))
         instance = vmi("vm")
         await admin.create(INSTANCES.format(namespace="default"), instance)
         assert (await until(admin, path(instance), "Running"))["status"]["nodeName"] == "n0"
-        await nodes.add_node(node("n1"))
+        await add_node(control_plane, node("n1"))
 
         directed = migration("to-n1", instance="vm", target="n1")
         await admin.create(MIGRATIONS.format(namespace="default"), directed)
@@ -69,6 +75,19 @@ async def test_virt_api_refuses_a_migration_of_a_vm_that_is_not_there(control_pl
     assert refused.value.status == 400
 
 
+async def test_priority_is_for_virt_controller_alone(control_plane: ControlPlane) -> None:
+    urgent = migration("urgent", instance="vm", target="n1")
+    urgent["spec"]["priority"] = "system-critical"
+    with pytest.raises(ApiError) as refused:
+        await control_plane.client().create(MIGRATIONS.format(namespace="default"), urgent)
+    assert refused.value.status == 422
+
+
+async def test_kubectl_reads_and_applies(control_plane: ControlPlane) -> None:
+    assert "namespace/piped" in await control_plane.kubectl("apply", "-f", "-", stdin=PIPED)
+    assert "piped" in await control_plane.kubectl("get", "namespaces", "-o", "name")
+
+
 async def test_audit_log_names_who_wrote(control_plane: ControlPlane) -> None:
     await control_plane.namespace("audited")
     token = await control_plane.service_account_token("audited", "default")
@@ -83,6 +102,14 @@ async def test_audit_log_names_who_wrote(control_plane: ControlPlane) -> None:
     assert [(event.verb, event.resource, event.code) for event in written] == [
         ("create", "virtualmachineinstancemigrations", 403)
     ]
+
+
+async def test_without_kubevirt_its_api_is_absent(programs: Callable[..., None]) -> None:
+    programs(*PROGRAMS)
+    async with ControlPlane(kubevirt=False) as plane:
+        with pytest.raises(ApiError) as absent:
+            await plane.client().get(MIGRATIONS.format(namespace="default"))
+    assert absent.value.status == 404
 
 
 async def test_api_server_comes_back_where_it_was(control_plane: ControlPlane) -> None:

@@ -8,7 +8,7 @@ import anyio
 import pytest
 from controlplane.harness import ControlPlane
 from controlplane.kubeclient import Object
-from controlplane.nodeplane import NodePlane
+from controlplane.nodes import add_node
 from controlplane.objects import node
 from controlplane.oracle import Oracle, OracleError, Status
 
@@ -168,6 +168,25 @@ def test_an_unreadable_case_is_an_error_and_the_next_is_answered(oracle: Oracle)
     assert oracle.judge(pod("p"), {"nodes": [node("n")]}).nodes["n"].fits
 
 
+def test_created_pod_has_what_the_api_server_adds(oracle: Oracle) -> None:
+    constraint = spread()[0] | {"matchLabelKeys": ["app"], "labelSelector": {"matchLabels": {"tier": "gold"}}}
+    limited: Object = {"name": "main", "image": "main", "resources": {"limits": {"cpu": "2"}}}
+    posted = pod("p", topologySpreadConstraints=[constraint], containers=[limited])
+    created = oracle.create([posted])[0].pod
+    assert created is not None
+    assert created["spec"]["containers"][0]["resources"]["requests"] == {"cpu": "2"}
+    assert created["spec"]["topologySpreadConstraints"][0]["labelSelector"]["matchExpressions"] == [
+        {"key": "app", "operator": "In", "values": ["db"]}
+    ]
+
+
+def test_refused_pod_names_the_field(oracle: Oracle) -> None:
+    refused = oracle.create([pod("p", affinity=apart(""))])[0]
+    assert refused.pod is None
+    term = "spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0]"
+    assert [fault.field for fault in refused.faults][:1] == [f"{term}.topologyKey"]
+
+
 def test_bulk_is_far_below_a_millisecond_for_each_verdict(oracle: Oracle) -> None:
     nodes = [node(f"n{number}") for number in range(20)]
     running = [pod(f"q{number}", on=f"n{number % 20}", affinity=apart("zone")) for number in range(100)]
@@ -184,9 +203,8 @@ def test_bulk_is_far_below_a_millisecond_for_each_verdict(oracle: Oracle) -> Non
 async def test_oracle_says_what_the_real_scheduler_says(control_plane: ControlPlane, oracle: Oracle) -> None:
     """Pods that fit nowhere, scheduled live: the condition's message begins with the oracle's."""
     admin = control_plane.client()
-    plane = NodePlane(kubelet=control_plane.client("kubelet"), handler=control_plane.client("handler"))
     for there in (node("o0", cpu="2"), node("o1", cpu="2", labels={"tier": "gold"}), cordoned("o2")):
-        await plane.add_node(there)
+        await add_node(control_plane, there)
     incoming = [
         pod("big", cpu="3"),
         pod("selective", nodeSelector={"tier": "lead"}),
