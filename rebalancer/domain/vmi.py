@@ -132,6 +132,10 @@ class Migration:
     deleting: bool = False
 
     @property
+    def key(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+    @property
     def vmi_key(self) -> str:
         return f"{self.namespace}/{self.vmi}"
 

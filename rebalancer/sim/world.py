@@ -31,6 +31,8 @@ EPOCH = 1_795_212_000.0
 """2026-11-20T22:00:00Z, when time begins in every simulated cluster: an hour after our recording was made."""
 
 LAUNCHER = "virt-launcher"
+NAMESPACES = ("default", "kubevirt", "kubevirt-rebalancer")
+"""Namespaces that every cluster has in which we are installed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +101,10 @@ class World:
             kind = BY_KIND.get((item.get("apiVersion", ""), item.get("kind", "")))
             if kind is not None:
                 self.store.load(kind.storage, self._fresh(item))
+        for name in NAMESPACES:
+            if self.store.find("namespaces", "", name) is None:
+                labels = {"kubernetes.io/metadata.name": name}
+                self.store.create("namespaces", {"metadata": {"name": name, "labels": labels}}, actor="user")
         self._unsubscribe = self.store.subscribe(self._note)
         parts = (
             Scheduler(self.store),
