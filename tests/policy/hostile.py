@@ -36,7 +36,7 @@ def cluster(random: Random) -> Object:
     nodes = [node(random, f"n{number}") for number in range(random.randint(1, 8))]
     names = [one["metadata"]["name"] for one in nodes]
     volumes, claims = storage(random)
-    pods = [pod(random, f"p{number}", random.choice([*names, "ghost"])) for number in range(random.randint(0, 14))]
+    pods = [pod(random, f"p{number}", random.choice([*names, "ghost"])) for number in range(random.randint(0, 24))]
     return {
         "nodes": nodes,
         "pods": pods,
@@ -104,7 +104,12 @@ def pod(random: Random, name: str, on: str, nodes: list[str] | None = None) -> O
         spec["affinity"] = between
     if incoming:
         _ask(random, spec, nodes or [])
-    metadata: Object = {"name": name, "uid": name, "namespace": random.choice(NAMESPACES), "labels": labels(random)}
+    metadata: Object = {
+        "name": name,
+        "uid": name,
+        "namespace": random.choice((*NAMESPACES, "a", "a")),
+        "labels": labels(random),
+    }
     if on and chance(random, 8):
         metadata |= {"deletionTimestamp": "2026-11-20T20:56:59Z", "deletionGracePeriodSeconds": 30}
     phase = random.choice(("Running", "Running", "Running", "Pending", "Succeeded", "Failed")) if on else "Pending"
@@ -121,7 +126,7 @@ def _ask(random: Random, spec: Object, nodes: list[str]) -> None:
         terms = [node_term(random, nodes) for _ in range(random.randint(1, 2))]
         required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
         spec.setdefault("affinity", {})["nodeAffinity"] = required
-    if chance(random, 40):
+    if chance(random, 60):
         constraints = [spread(random) for _ in range(random.randint(1, 2))]
         # The API server refuses a second constraint on the same topology and action.
         known = {(one["topologyKey"], one["whenUnsatisfiable"]): one for one in constraints}
@@ -234,8 +239,8 @@ def spread(random: Random) -> Object:
     }
     if chance(random, 95):
         constraint["labelSelector"] = selector(random)
-    if chance(random, 30) and constraint["whenUnsatisfiable"] == "DoNotSchedule":
-        constraint["minDomains"] = random.randint(1, 4)
+    if chance(random, 50) and constraint["whenUnsatisfiable"] == "DoNotSchedule":
+        constraint["minDomains"] = random.randint(1, 6)
     for policy in ("nodeAffinityPolicy", "nodeTaintsPolicy"):
         if chance(random, 30):
             constraint[policy] = random.choice(("Honor", "Ignore"))
