@@ -107,6 +107,8 @@ def _pods(vmi: VMI, state: ClusterState) -> str | None:
     active = state.active_pods.get(vmi.key)
     if active is None:
         return f"it has no running pod on {vmi.node}" if pods else "it has no pod"
+    if active.unreadable:
+        return f"its pod could not be read wholly: {active.unreadable}"
     return "its pod is terminating" if active.deleting else None
 
 

@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Final
 
 from rebalancer.domain.cluster import KubeVirt
@@ -187,12 +188,13 @@ def _affinity(vmi: VMI) -> Affinity:
     )
     return replace(
         spec.affinity,
-        node_required=_without(spec.affinity.node_required, rejected),
+        node_required=_without(spec.affinity.node_required, tuple(rejected)),
         anti_required=(*spec.affinity.anti_required, apart),
     )
 
 
-def _without(selector: NodeSelector | None, labels: list[str]) -> NodeSelector | None:
+@lru_cache(maxsize=4096)
+def _without(selector: NodeSelector | None, labels: tuple[str, ...]) -> NodeSelector | None:
     """A node selector every term of which also rejects nodes with these labels (modifyNodeAffintyToRejectLabel).
 
     A term that was empty, and so matched nothing, matches the nodes without these labels from then on.
@@ -236,6 +238,7 @@ def _merged(term: PodAffinityTerm, labels: Labels) -> PodAffinityTerm:
     return replace(term, selector=LabelSelector(requirements=(*term.selector.requirements, *added)))
 
 
+@lru_cache(maxsize=4096)
 def _tolerations(own: tuple[Toleration, ...]) -> tuple[Toleration, ...]:
     """The VM's tolerations and those that the API server gives every pod (admission: DefaultTolerationSeconds)."""
     added = [
