@@ -78,8 +78,9 @@ def _tokens(text: bytes, start: int) -> Iterator[tuple[bytes, int]]:
             break
         end = match.end()
         yield match[0], match.start()
-    if text[end:].strip():
-        raise CutError("the text is not JSON")
+    rest = text[end:].lstrip()
+    if rest:
+        raise CutError("the text ends in the middle of a value" if rest[:1] == b'"' else "the text is not JSON")
 
 
 def _step(token: bytes) -> int:

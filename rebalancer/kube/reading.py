@@ -74,7 +74,8 @@ def explain(error: BaseException) -> str:
     if isinstance(error, RecursionError):
         return ": nested too deeply"
     reason, _, place = str(error).partition(" - at `$")
-    return f"{place.rstrip('`').removeprefix('.')}: {reason[:1].lower()}{reason[1:160]}"
+    reason = reason.replace("Expected", "expected", 1)[:160]
+    return f"{place.rstrip('`').removeprefix('.')}: {reason}"
 
 
 # -- Sharing
@@ -199,6 +200,9 @@ def salvage(struct: type[W], raw: bytes, problems: list[str], path: str = "") ->
         text = found.get(field.encode_name)
         if text is None:
             continue
+        if field.type is Raw:
+            values[field.name] = Raw(text)
+            continue
         try:
             values[field.name] = msgspec.json.decode(text, type=field.type)
         except BROKEN as error:
@@ -217,6 +221,8 @@ def salvage(struct: type[W], raw: bytes, problems: list[str], path: str = "") ->
 def _members(raw: bytes) -> dict[str, bytes]:
     try:
         return {name: bytes(text) for name, text in msgspec.json.decode(raw, type=dict[str, Raw]).items()}
+    except msgspec.ValidationError:
+        raise
     except BROKEN:
         return pieces.members(raw)
 
@@ -224,6 +230,8 @@ def _members(raw: bytes) -> dict[str, bytes]:
 def _elements(raw: bytes) -> list[bytes]:
     try:
         return [bytes(text) for text in msgspec.json.decode(raw, type=list[Raw])]
+    except msgspec.ValidationError:
+        raise
     except BROKEN:
         return pieces.elements(raw)
 
