@@ -182,13 +182,9 @@ class Spread(Rule):
             if skew.constraint.max_skew != self.max_skew or selector != self.group.selections[0].selector:
                 continue
             _, (values, _) = eligible_values(state.table, target, skew.constraint, keys)
-            others = skew.pods.get(value, 0)
-            most = skew.most
-            if values[position] is not None and state.counts.takes_in(self.group, pod):
-                fewest = most - self.max_skew + selector.matches(target.labels)
-                others -= 1
-                most += min(fewest, others) - fewest
-            return others - most
+            # The pod's own domain may be the emptiest without it, but then it is not overfull: the minimum may stand.
+            itself = values[position] is not None and state.counts.takes_in(self.group, pod)
+            return skew.pods.get(value, 0) - itself - skew.most
         return 0
 
 

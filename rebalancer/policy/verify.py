@@ -29,7 +29,7 @@ from rebalancer.policy.feasibility import rejection
 from rebalancer.policy.load import PolicyParams, judged, limit, overloaded
 from rebalancer.policy.movable import why_immovable
 from rebalancer.policy.rule_book import Rule, RuleBook
-from rebalancer.policy.rules import is_judged, node_violations
+from rebalancer.policy.rules import is_judged
 from rebalancer.policy.score import Scale, Score
 from rebalancer.policy.target import target_guard, target_pod
 
@@ -220,7 +220,10 @@ class _Judge:
                     yield f"{name} is lifted above its low threshold: {_amounts(resource, now, low)}"
 
     def _broken(self, landings: Sequence[_Landing]) -> Iterator[str]:
-        """Rules that would be broken worse, by each move alone or by all of them."""
+        """Rules between pods that would be broken worse, by each move alone or by all of them.
+
+        Those between a VM and its node are the scheduler's to refuse: a target pod has all that its VMI's spec asks.
+        """
         touched = {landing.move.vmi: self._touched(landing) for landing in landings}
         everything = set().union(*touched.values())
         before = {rule: self._degrees_of(rule) for rule in everything}
@@ -240,12 +243,6 @@ class _Judge:
             for identity, violation in self._degrees_of(rule).items():
                 known = before[rule].get(identity)
                 if known is None or violation.degree > known.degree:
-                    yield f"{names} would break a rule: {violation.message}"
-        for landing in landed:
-            vmi = self.snapshot.vmis[landing.move.vmi]
-            kept = {v.rule for v in node_violations(vmi, self.snapshot.nodes[landing.move.source])}
-            for violation in node_violations(vmi, self.snapshot.nodes[landing.move.target]):
-                if violation.rule not in kept:
                     yield f"{names} would break a rule: {violation.message}"
 
     def _touched(self, landing: _Landing) -> set[Rule]:

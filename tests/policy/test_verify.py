@@ -58,6 +58,17 @@ GOOD: dict[str, tuple[list[Any], list[Wave]]] = {
         [node("n1"), node("n2"), *pair(), vmi("c", on="n1", labels=DB, apart_from=DB)],
         [wave(move("a", "n1", "n2"))],
     ),
+    "two that trade places at once, with room to err": (
+        [
+            node("n1", cpu=10, zone="a"),
+            node("n2", zone="b"),
+            node("n3", zone="c"),
+            *(vmi(f"h{i}", on=f"n{i}", labels=DB, spread_by=(spread(DB, 2),)) for i in (1, 2, 3)),
+            vmi("big", on="n1", cpu=8, labels=DB),
+            vmi("small", on="n2", cpu=0.5, labels=DB),
+        ],
+        [wave(move("big", "n1", "n2"), move("small", "n2", "n1"))],
+    ),
     "room made first": (
         [*HOT, node("n2", cpu=6), vmi("c", on="n2", cpu=3), node("n3", cpu=6)],
         [wave(move("c", "n2", "n3")), wave(move("a", "n1", "n2"))],
@@ -187,6 +198,28 @@ REFUSED: dict[str, tuple[list[Any], list[Wave], str]] = {
         ],
         [wave(move("a0", "n1", "n2"))],
         "would break a rule: default/b0 on n2 is in topology.kubernetes.io/zone=b",
+    ),
+    "the emptiest zone emptied, if only one of two lands": (
+        [
+            node("n1", cpu=10, zone="a"),
+            node("n2", zone="b"),
+            *(vmi(f"h{i}", on=f"n{i}", labels=DB, spread_by=(spread(DB),)) for i in (1, 2)),
+            vmi("big", on="n1", cpu=8, labels=DB),
+            vmi("small", on="n2", cpu=0.5, labels=DB),
+        ],
+        [wave(move("big", "n1", "n2"), move("small", "n2", "n1"))],
+        "default/big from n1 to n2 would break a rule: default/h2 on n2 is in topology.kubernetes.io/zone=b",
+    ),
+    "above low in the shadow of a hop": (
+        [
+            node("n1", cpu=10),
+            *(node(name, cpu=10) for name in ("n2", "n3", "n4")),
+            vmi("big", on="n1", cpu=7.6),
+            vmi("b", on="n1", cpu=1),
+            vmi("h", on="n2", cpu=0.3),
+        ],
+        [wave(move("big", "n1", "n3"), move("h", "n2", "n3", hop=True)), wave(move("h", "n3", "n4"))],
+        "n3 is lifted above its low threshold: 7.6 CPU of at most 7.5",
     ),
     "gains nothing": (
         [node("n1"), node("n2"), vmi("a", on="n1")],
