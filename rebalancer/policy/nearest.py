@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from rebalancer.domain.node import Node, Taint
+from rebalancer.domain.node import Node
 from rebalancer.domain.pod import Pod
 from rebalancer.domain.resources import CPU, EPHEMERAL_STORAGE, MEMORY
 from rebalancer.domain.verdict import Rejection
@@ -16,6 +16,8 @@ from rebalancer.policy.filters import Check
 from rebalancer.policy.filters.node import UNSCHEDULABLE_TAINT, tolerates
 from rebalancer.policy.filters.resources import wanted
 from rebalancer.policy.pod_counts import Group
+from rebalancer.policy.rule_book import tenant_name
+from rebalancer.policy.wording import taint_text
 
 MIB: Final = 2**20
 MAX_WITNESSES: Final = 3
@@ -96,7 +98,7 @@ def _about_node(pod: Pod, node: Node) -> Iterator[Change]:
         if taint.effect not in ("NoSchedule", "NoExecute") or tolerates(spec.tolerations, taint):
             continue
         if not (node.unschedulable and taint.key == UNSCHEDULABLE_TAINT.key):
-            yield Change(weight=FAIR, would=f"its taint {_written(taint)} were tolerated")
+            yield Change(weight=FAIR, would=f"its taint {taint_text(taint)} were tolerated")
     for key, value in spec.node_selector.items():
         if node.labels.get(key) != value:
             yield Change(weight=HARD, would=f"it had the label {key}={value}")
@@ -118,25 +120,29 @@ def _about_room(state: ClusterState, pod: Pod, position: int) -> Iterator[Change
 
 
 def _witnesses(state: ClusterState, pod: Pod, node: Node) -> list[str]:
-    """The pods in the node's domains that keep the pod away by anti-affinity, theirs or its own."""
+    """Who in the node's domains keeps the pod away by anti-affinity, theirs or its own; VMs by their own names."""
+    counts, labels = state.counts, node.labels
+
+    def together(other: Pod, topology_key: str) -> bool:
+        value = labels.get(topology_key)
+        return value is not None and state.nodes[other.node].labels.get(topology_key) == value
+
     found: set[str] = set()
     for term in pod.spec.affinity.anti_required:
-        unwanted, value = state.counts.incoming(term, pod.namespace), node.labels.get(term.topology_key)
-        if unwanted is None or value is None:
-            continue
-        for other in state.counts.members(Group((unwanted,))):
-            if state.nodes[other.node].labels.get(term.topology_key) == value:
-                found.add(other.key)
+        unwanted = counts.incoming(term, pod.namespace)
+        if unwanted is not None:
+            members = counts.members(Group((unwanted,)))
+            found.update(tenant_name(other) for other in members if together(other, term.topology_key))
+    for name in state.nodes:
+        for other in state.pods_on(name):
+            if other.spec.affinity.anti_required and any(together(other, k) for k in counts.keeps_away(other, pod)):
+                found.add(tenant_name(other))
     return sorted(found)
 
 
 def _listed(keys: list[str]) -> str:
     shown = ", ".join(keys[:MAX_WITNESSES])
     return shown if len(keys) <= MAX_WITNESSES else f"{shown} and {len(keys) - MAX_WITNESSES} more"
-
-
-def _written(taint: Taint) -> str:
-    return f"{taint.key}={taint.value}:{taint.effect}" if taint.value else f"{taint.key}:{taint.effect}"
 
 
 def _amount(name: str, amount: int) -> str:

@@ -188,6 +188,14 @@ class PodCounts:
             scope = Scope(scope.names, everything=True)
         return Selection(scope, term.selector)
 
+    def keeps_away(self, placed: Pod, pod: Pod) -> Iterator[str]:
+        """The topology keys by which a placed pod's own anti-affinity keeps `pod` away."""
+        for term in placed.spec.affinity.anti_required:
+            if term.selector is None:
+                continue
+            if self.selects(Selection(self._scope(term, placed.namespace), term.selector), pod):
+                yield term.topology_key
+
     def _scope(self, term: PodAffinityTerm, namespace: str) -> Scope:
         chosen = term.namespace_selector
         if chosen is None:
