@@ -107,7 +107,7 @@ def broken_lists(draw: st.DrawFn) -> dict[str, Any]:
             key = draw(st.sampled_from(sorted(inner) if isinstance(inner, dict) else range(len(inner))))
         change = draw(st.sampled_from(["replace", "replace", "remove", "repeat"]))
         if change == "replace":
-            holder[key] = draw(st.sampled_from(HOSTILE))
+            holder[key] = copy.deepcopy(draw(st.sampled_from(HOSTILE)))
         elif change == "remove":
             del holder[key]
             if holder is whole:
