@@ -151,9 +151,9 @@ def _decoded(kind: str, found: wire.Object, problems: list[str], position: str =
     meta = found.metadata
     namespace = (meta.namespace or "") if KINDS[kind].namespaced else ""
     if not _NAME.fullmatch(meta.name):
-        problems.append("metadata.name: is not a name")
+        problems = problems or ["metadata.name: is not a name"]
     elif KINDS[kind].namespaced and not _NAME.fullmatch(namespace):
-        problems.append("metadata.namespace: is not a name")
+        problems = problems or ["metadata.namespace: is not a name"]
     else:
         key = f"{namespace}/{meta.name}" if namespace else meta.name
         value = _READERS[kind][1](found, problems)
