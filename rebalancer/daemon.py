@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import random as chance
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import anyio
 
@@ -103,7 +104,7 @@ class _Parts:
     cache: Cache
     loop: Loop
     metrics: Metrics
-    running: tuple[Callable[[], Awaitable[None]], ...]
+    running: tuple[Callable[[], Coroutine[Any, Any, None]], ...]
 
 
 def _assemble(params: DaemonParams, api: Api, runtime: Runtime, on_report: Callable[[Report], None]) -> _Parts:
@@ -126,7 +127,7 @@ def _assemble(params: DaemonParams, api: Api, runtime: Runtime, on_report: Calla
         on_report(report)
 
     loop = Loop(Cycle(ports, params.cycle), cache, clock, params.loop, publish)
-    running = [cache.run, loop.run]
+    running: list[Callable[[], Coroutine[Any, Any, None]]] = [cache.run, loop.run]
     running += [elector.run] if elector is not None else []
     running += [recorder.run] if recorder is not None else []
     return _Parts(cache=cache, loop=loop, metrics=metrics, running=tuple(running))

@@ -15,6 +15,7 @@ from typing import Self
 import aiohttp
 import anyio
 import msgspec
+from aiohttp.http_exceptions import LineTooLong
 
 from rebalancer import __version__
 from rebalancer.kube.outcome import (
@@ -100,8 +101,8 @@ class Api:
     """The Kubernetes API over HTTP. An async context manager."""
 
     def __init__(self, endpoint: Endpoint, params: ClientParams = CLIENT_DEFAULTS) -> None:
-        self._endpoint = endpoint
-        self._params = params
+        self.endpoint = endpoint
+        self.params = params
         self._session: aiohttp.ClientSession | None = None
         self.requests = 0
         self._time_limits = aiohttp.ClientTimeout(total=None, sock_connect=params.connect_seconds)
@@ -109,11 +110,11 @@ class Api:
     @property
     def base_url(self) -> str:
         """Where the API server is, for messages."""
-        return self._endpoint.base_url
+        return self.endpoint.base_url
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=self._endpoint.connector(),
+            connector=self.endpoint.connector(),
             headers={"User-Agent": USER_AGENT, "Accept": JSON, "Accept-Encoding": "identity"},
             read_bufsize=READ_BUFFER_BYTES,
             trust_env=False,
@@ -195,7 +196,7 @@ class Api:
 
         The timeout is exact (not aiohttp's, which rounds up to whole seconds): the lease's fence relies on it.
         """
-        seconds = self._params.timeout_seconds if timeout_seconds is None else timeout_seconds
+        seconds = self.params.timeout_seconds if timeout_seconds is None else timeout_seconds
         try:
             with anyio.fail_after(seconds):
                 for fresh in (False, True):
@@ -223,10 +224,10 @@ class Api:
         bookmarks come every minute) or sends a line without end; it just ends when the server closes it.
         """
         request = _Request(method="GET", path=path, query={**query, "watch": "true"}, watching=True)
-        silence = aiohttp.ClientTimeout(total=None, sock_connect=self._params.connect_seconds, sock_read=idle_seconds)
+        silence = aiohttp.ClientTimeout(total=None, sock_connect=self.params.connect_seconds, sock_read=idle_seconds)
         async with self._open(request, time_limits=silence) as response:
             if response.status == 401:
-                await self._endpoint.credentials(True)
+                await self.endpoint.credentials(True)
                 raise ApiError(f"{request}: 401, the credentials are not accepted", status=401)
             if response.status == 200 and _is_json(response):
                 yield _lines(response, request)
@@ -243,17 +244,17 @@ class Api:
         assert self._session is not None, "use the Api as an async context manager"
         self.requests += 1
         headers = {"Content-Type": request.content_type} if request.body is not None else {}
-        if authorization := await self._endpoint.credentials(fresh):
+        if authorization := await self.endpoint.credentials(fresh):
             headers["Authorization"] = authorization
         try:
             async with self._session.request(
                 request.method,
-                self._endpoint.base_url.rstrip("/") + request.path,
+                self.endpoint.base_url.rstrip("/") + request.path,
                 params=request.query,
                 data=request.body,
                 headers=headers,
-                proxy=self._endpoint.proxy,
-                server_hostname=self._endpoint.server_hostname,
+                proxy=self.endpoint.proxy,
+                server_hostname=self.endpoint.server_hostname,
                 allow_redirects=False,
                 timeout=time_limits or self._time_limits,
             ) as response:
@@ -267,8 +268,8 @@ class Api:
         size = 0
         while chunk := await response.content.readany():
             size += len(chunk)
-            if size > self._params.body_limit_bytes:
-                raise ApiError(f"{request}: the answer is larger than {self._params.body_limit_bytes} bytes")
+            if size > self.params.body_limit_bytes:
+                raise ApiError(f"{request}: the answer is larger than {self.params.body_limit_bytes} bytes")
             chunks.append(chunk)
         return b"".join(chunks)
 
@@ -277,7 +278,7 @@ async def _lines(response: aiohttp.ClientResponse, request: _Request) -> AsyncIt
     while True:
         try:
             line = await response.content.readline()
-        except ValueError as error:
+        except (ValueError, LineTooLong) as error:  # older and newer releases of aiohttp
             raise ApiError(f"{request}: a line longer than {2 * READ_BUFFER_BYTES} bytes") from error
         if not line:
             return
