@@ -57,7 +57,7 @@ class inside:  # noqa: N801 - reads as a word: with inside("spec")
         pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, BROKEN):
+        if error is not None and isinstance(error, BROKEN):
             raise UnreadableError(join(self._path, explain(error))) from None
 
 
