@@ -23,7 +23,7 @@ from rebalancer.domain.snapshot import SetAside
 from rebalancer.domain.vmi import VMI, Migration
 from rebalancer.kube import decode_cluster, decode_pod, decode_vmi, pieces, wire, wire_vmi
 from rebalancer.kube.reading import BROKEN, explain, plain, salvage
-from rebalancer.kube.snapshot import SnapshotBuilder, build_snapshot
+from rebalancer.kube.snapshot import KUBEVIRT, SnapshotBuilder, build_snapshot
 
 __all__ = [
     "KINDS",
@@ -98,7 +98,8 @@ _NAME = re.compile(r"[^\s/\x00-\x1f\x7f]{1,253}")
 class Decoded:
     """One object. `value` is None where nothing of it can be used; `set_aside` says what could not be read.
 
-    `key` is its name, or "namespace/name"; "" where it has none.
+    `key` is its name, or "namespace/name"; "" where it has none. The KubeVirt CR, of which a cluster has one, goes by
+    its kind.
     """
 
     key: str
@@ -156,6 +157,8 @@ def _decoded(kind: str, found: wire.Object, problems: list[str], position: str =
         problems = problems or ["metadata.namespace: is not a name"]
     else:
         key = f"{namespace}/{meta.name}" if namespace else meta.name
+        if kind == KUBEVIRT:
+            key = KUBEVIRT
         value = _READERS[kind][1](found, problems)
         return Decoded(
             key=key,

@@ -124,6 +124,7 @@ def test_kubevirts_configuration_with_its_defaults() -> None:
         infra_updating=True,
     )
     found["spec"] = {"configuration": {"migrations": {"parallelMigrationsPerCluster": -1, "progressTimeout": "x"}}}
+    assert decode("KubeVirt", text(found)).key == "KubeVirt"
     broken = page("KubeVirt", found)
     assert broken.items[0].parallel_migrations_per_cluster == 5  # type: ignore[union-attr]
     assert len(broken.set_aside) == 1
