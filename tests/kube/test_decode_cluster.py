@@ -11,9 +11,7 @@ from rebalancer.domain.cluster import CSINode, KubeVirt, PersistentVolume, Persi
 from rebalancer.domain.node import Node, Taint
 from rebalancer.domain.resources import Resources
 from rebalancer.domain.selectors import NodeSelector, node_selector_term
-from rebalancer.kube.decode import (
-    decode_object,
-)
+from rebalancer.kube.decode import decode, decode_object
 
 
 def test_a_node() -> None:
