@@ -8,18 +8,16 @@ from typing import Final
 
 from rebalancer.domain.node import Node
 from rebalancer.domain.pod import Pod
-from rebalancer.domain.resources import CPU, EPHEMERAL_STORAGE, MEMORY
 from rebalancer.domain.verdict import Rejection
 from rebalancer.policy.cluster_state import ClusterState
 from rebalancer.policy.feasibility import Guard, Survey, prepare
 from rebalancer.policy.filters import Check
 from rebalancer.policy.filters.node import UNSCHEDULABLE_TAINT, tolerates
-from rebalancer.policy.filters.resources import wanted
+from rebalancer.policy.filters.resources import amount_text, wanted
 from rebalancer.policy.pod_counts import Group
 from rebalancer.policy.rule_book import tenant_name
 from rebalancer.policy.wording import taint_text
 
-MIB: Final = 2**20
 MAX_WITNESSES: Final = 3
 
 EASY, FAIR, HARD, HOPELESS = 1, 3, 8, 40
@@ -114,9 +112,9 @@ def _about_room(state: ClusterState, pod: Pod, position: int) -> Iterator[Change
     for name, amount in wanted(pod.spec.requests):
         missing = amount - room.free(name, position)
         if missing > 0 and amount > node.allocatable.get(name):
-            yield Change(weight=HOPELESS, would=f"it had {_amount(name, missing)} more")
+            yield Change(weight=HOPELESS, would=f"it had {amount_text(name, missing)} more")
         elif missing > 0:
-            yield Change(weight=EASY, would=f"{_amount(name, missing)} more were free there")
+            yield Change(weight=EASY, would=f"{amount_text(name, missing)} more were free there")
 
 
 def _witnesses(state: ClusterState, pod: Pod, node: Node) -> list[str]:
@@ -143,11 +141,3 @@ def _witnesses(state: ClusterState, pod: Pod, node: Node) -> list[str]:
 def _listed(keys: list[str]) -> str:
     shown = ", ".join(keys[:MAX_WITNESSES])
     return shown if len(keys) <= MAX_WITNESSES else f"{shown} and {len(keys) - MAX_WITNESSES} more"
-
-
-def _amount(name: str, amount: int) -> str:
-    if name == CPU:
-        return f"{amount}m CPU"
-    if name in (MEMORY, EPHEMERAL_STORAGE):
-        return f"{-(-amount // MIB)} MiB of {name}"
-    return f"{amount} {name}"

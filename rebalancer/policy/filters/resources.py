@@ -12,6 +12,7 @@ from rebalancer.policy.cluster_state import ClusterState
 from rebalancer.policy.filters.check import OneByOne, Positions, Prepared
 
 ANY_ADDRESS: Final = "0.0.0.0"
+MIB: Final = 2**20
 
 _PORTS = Rejection(
     plugin="NodePorts", reasons=("node(s) didn't have free ports for the requested pod ports",), unresolvable=False
@@ -61,6 +62,15 @@ def wanted(requests: Resources) -> tuple[tuple[str, int], ...]:
         *requests.scalars,
     )
     return tuple((name, amount) for name, amount in amounts if amount > 0)
+
+
+def amount_text(name: str, amount: int) -> str:
+    """An amount of a resource for people: "1500m CPU", "512 MiB of memory", "2 example.com/gpu"."""
+    if name == CPU:
+        return f"{amount}m CPU"
+    if name in (MEMORY, EPHEMERAL_STORAGE):
+        return f"{-(-amount // MIB)} MiB of {name}"
+    return f"{amount} {name}"
 
 
 @dataclass(slots=True)
