@@ -31,13 +31,18 @@ class ApiError(Exception):
 
 
 class KubeClient:
-    """Requests by path, as one identity. Query parameters are keyword arguments."""
+    """Requests by path, as one identity. Query parameters are keyword arguments.
 
-    def __init__(self, url: str, *, token: str, tls: ssl.SSLContext) -> None:
+    With `connector` it reaches a server in another way than by TCP, e.g. through a UNIX socket; `tls` is then unused.
+    """
+
+    def __init__(
+        self, url: str, *, token: str, tls: ssl.SSLContext | None = None, connector: aiohttp.BaseConnector | None = None
+    ) -> None:
         self._session = aiohttp.ClientSession(
             url,
             headers={"Authorization": f"Bearer {token}"},
-            connector=aiohttp.TCPConnector(ssl=tls, limit=0),
+            connector=connector or aiohttp.TCPConnector(ssl=tls or True, limit=0),
             timeout=aiohttp.ClientTimeout(total=60),
             read_bufsize=LONGEST_LINE,
         )
