@@ -94,7 +94,7 @@ def compare(case: dict[str, Any], oracle: Oracle, counts: Counter[str]) -> None:
         assert {name: ours(found.rejections.get(name)) for name in state.nodes} == expected, pod
         assert found.message() == verdict.message
         assert feasible_nodes(state, pod) == found.feasible
-        last = next(reversed(state.nodes))
+        last = state.table.names[-1]
         assert rejection(state, pod, last) == found.rejections.get(last)
         counts.update(plugin or "fits" for plugin, _, _ in expected.values())
 

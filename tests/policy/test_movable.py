@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from builders import cluster, launcher, migration, namespace, node, vmi
+from builders import cluster, launcher, migration, node, vmi
 
-from rebalancer.domain.cluster import KubeVirt
+from rebalancer.domain.cluster import KubeVirt, Namespace
 from rebalancer.domain.frozen import FrozenMap
 from rebalancer.domain.node import Condition
 from rebalancer.domain.pod import PodSpec
@@ -91,7 +91,7 @@ def test_the_clusters_eviction_strategy_is_the_default() -> None:
 
 
 def test_a_namespace_opts_out_as_a_whole() -> None:
-    opted_out = namespace("default", **{"kubevirt-rebalancer.io/policy": "ignore"})
+    opted_out = Namespace(name="default", annotations=FrozenMap(IGNORE))
     assert why(vmi("db", on="n1"), opted_out) == "its namespace is annotated kubevirt-rebalancer.io/policy=ignore"
 
 

@@ -143,8 +143,5 @@ def test_case(name: str, case: dict[str, Any]) -> None:
 @pytest.mark.skipif(not CASES.exists(), reason=f"{CASES} is not here")
 def test_all_cases_are_there() -> None:
     found = [param.values for param in cases()]
-    verdicts = sum(
-        len(case.get("wantStatuses") or case.get("nodes") or [None])  # type: ignore[union-attr]
-        for _, case in found
-    )
+    verdicts = sum(len(case.get("wantStatuses") or case.get("nodes") or [None]) for _, case in found)
     assert (len(found), verdicts) == (164, 236)
