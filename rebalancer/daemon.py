@@ -114,7 +114,14 @@ def _assemble(params: DaemonParams, api: Api, runtime: Runtime, on_report: Calla
     elector = Elector(api, params.lease, around, changed=cache.wake) if params.lease is not None else None
     leadership: Leadership = elector or Alone()
     executor = Executor(api, leadership, clock, params.executor)
-    ports = Ports(cache=cache, leadership=leadership, executor=executor, clock=clock, offload=runtime.offload)
+    ports = Ports(
+        cache=cache,
+        leadership=leadership,
+        executor=executor,
+        clock=clock,
+        offload=runtime.offload,
+        stopwatch=clock.monotonic if runtime.offload is in_thread else None,
+    )
     recorder = Recorder(api, clock, params.events, partial(_uid, cache)) if params.events is not None else None
     metrics = Metrics()
     last: list[Report] = []

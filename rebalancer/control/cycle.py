@@ -40,8 +40,6 @@ ACTIVE = "active"
 class CycleParams:
     """`mode`: dry-run says what it would do, active does it.
 
-    `replan_seconds`: how long a plan that is not carried out (dry run, nothing to be done) stands for an unchanged
-    cluster: a longer search of the same problem finds nothing new.
     `forbidden_seconds`: how long nothing is tried after the API server has said that we may not.
     `history`: outcomes that are kept for people to look at.
     `own_namespace`: its annotation pauses us.
@@ -51,7 +49,6 @@ class CycleParams:
     planning: PlanningParams = PlanningParams()
     limits: budget.Limits = budget.Limits()
     backoff: BackoffParams = BACKOFF_DEFAULTS
-    replan_seconds: float = 900.0
     forbidden_seconds: float = 60.0
     history: int = 500
     own_namespace: str = "kubevirt-rebalancer"
@@ -66,7 +63,10 @@ Decide = Callable[..., Plan]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """What the cycle reaches the world through. `decide` is planning's, unless a test has its own mind."""
+    """What the cycle reaches the world through. `decide` is planning's, unless a test has its own mind.
+
+    `stopwatch` ends searches in time; None where time is virtual, and searches are bounded by counted work alone.
+    """
 
     cache: Cache
     leadership: Leadership
@@ -74,24 +74,25 @@ class Ports:
     clock: Clock
     offload: Offload
     decide: Decide = decide
+    stopwatch: Callable[[], float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What one cycle came to."""
+    """What one cycle came to. `more`: the next one has something to do already, and need not wait for news."""
 
     sentence: Sentence
+    more: bool = False
     held: tuple[Held, ...] = ()
     started: tuple[Move, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Decision:
-    """A plan that stands for as long as what it was made for does not change."""
+    """A plan that is not carried out (dry run, nothing to be done): it stands until what it was made for changes."""
 
     plan: Plan
     basis: object
-    until: float
 
 
 class Cycle:
@@ -107,8 +108,10 @@ class Cycle:
         self._decision: _Decision | None = None
         self._ended: tuple[Outcome, ...] = ()
         self._shown: Progress | None = None
+        self._patience: float | None = None
         self._not_before = 0.0
         self._number = 0
+        self.more = False
         self.history: deque[Outcome] = deque(maxlen=params.history)
 
     async def step(self) -> Report:
@@ -118,11 +121,13 @@ class Cycle:
         self._ended = ()
         self._shown = self._progress
         step = await self._step()
+        self.more = step.more
         return self._report(step, begun)
 
     def failed(self, error: BaseException) -> Report:
         """The report of a cycle that raised. The plan is dropped: what raised may have been about it."""
         self._progress = self._decision = None
+        self.more = False
         return self._report(Step(sentence=words.failed(error)), self._ports.clock.monotonic())
 
     @property
@@ -160,7 +165,7 @@ class Cycle:
     def _stand_down(self) -> None:
         """Somebody else leads: what we know is theirs to find out anew."""
         self._flights.forget()
-        self._progress = self._decision = self._shown = None
+        self._progress = self._decision = self._shown = self._patience = None
         self._view = View()
 
     def _note(self, ended: tuple[Outcome, ...]) -> None:
@@ -178,8 +183,7 @@ class Cycle:
     async def _look(self, watched: Snapshot) -> None:
         """Judges the cluster; not again while nothing has changed and no hold time runs."""
         view, snapshot = self._view, self._flights.overlay(watched)
-        holding = any(load not in view.memory.hot for load in view.memory.above)
-        if snapshot is not view.snapshot or holding:
+        if snapshot is not view.snapshot or view.soon_hot():
             work = partial(look, snapshot, self._policy, view.memory, self._ports.clock.monotonic())
             view.state, view.triggers, view.memory = await self._ports.offload(work)
         view.watched, view.snapshot = watched, snapshot
@@ -198,8 +202,11 @@ class Cycle:
         if flying := self._flights.all():
             return Step(sentence=words.earlier([flight.move.vmi for flight in flying]))
         if not view.triggers:
-            self._decision = None
+            self._decision = self._patience = None
             return Step(sentence=words.balanced(view.snapshot, view.state))
+        if held := self._held_back():
+            return Step(sentence=held)
+        self._patience = None
         plan = await self._decide()
         if plan.is_noop():
             return Step(sentence=words.stuck(plan))
@@ -207,14 +214,25 @@ class Cycle:
             return Step(sentence=words.planned(plan, dry_run=True))
         self._progress = self._shown = Progress(plan=plan)
         self._decision = None
-        return Step(sentence=words.planned(plan, dry_run=False))
+        return Step(sentence=words.planned(plan, dry_run=False), more=True)
+
+    def _held_back(self) -> Sentence | None:
+        """A broken rule waits for the nodes that are above their threshold but not for long enough yet, once for the
+        hold time: one plan for both takes fewer moves than one for each."""
+        now, hold = self._ports.clock.monotonic(), self._policy.hold_seconds
+        if self._patience is None:
+            self._patience = now + hold
+        soon = self._view.soon_hot()
+        if soon and now < self._patience and self._decision is None:
+            return words.gathering(self._view.triggers, soon, self._patience - now)
+        return None
 
     async def _decide(self) -> Plan:
         """A plan for what the view shows: the last one, if it was made for the same."""
-        view, immovable, now = self._view, self._immovable(), self._ports.clock.monotonic()
+        view, immovable = self._view, self._immovable()
         shunned = frozenset(self._backoff.nodes())
         basis = (material(view.snapshot), frozenset(immovable), shunned, identities(view.triggers))
-        if self._decision is None or self._decision.basis != basis or now >= self._decision.until:
+        if self._decision is None or self._decision.basis != basis:
             work = partial(
                 self._ports.decide,
                 view.snapshot,
@@ -222,10 +240,10 @@ class Cycle:
                 self._params.planning,
                 now=self._ports.clock.now(),
                 immovable=immovable,
+                clock=self._ports.stopwatch,
             )
             plan = await self._ports.offload(work)
-            until = self._ports.clock.monotonic() + self._params.replan_seconds
-            self._decision = _Decision(plan=plan, basis=basis, until=until)
+            self._decision = _Decision(plan=plan, basis=basis)
         return self._decision.plan
 
     async def _act(self, progress: Progress) -> Step:
@@ -245,7 +263,8 @@ class Cycle:
         following = progress.next_wave()
         if following is None:
             self._progress = None
-            return Step(sentence=words.finished(progress.plan, progress.outcomes, self._view.state))
+            sentence = words.finished(progress.plan, progress.outcomes, self._view.state)
+            return Step(sentence=sentence, more=True)
         self._progress = self._shown = following
         return await self._start(following, following.waiting({}), 0)
 
@@ -266,7 +285,7 @@ class Cycle:
                 continue
             if result.kind == OUTDATED:
                 dropped = self._drop(result.message)
-                return Step(sentence=dropped.sentence, started=tuple(started))
+                return Step(sentence=dropped.sentence, started=tuple(started), more=True)
             if result.kind == WAITING:
                 held.append(self._held(move, result))
                 break
@@ -329,7 +348,7 @@ class Cycle:
         assert self._progress is not None
         plan = self._progress.plan
         self._progress = None
-        return Step(sentence=words.dropped(plan, reason))
+        return Step(sentence=words.dropped(plan, reason), more=True)
 
     def _wall(self, monotonic: float) -> float:
         """A monotonic moment as wall time."""

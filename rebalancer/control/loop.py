@@ -69,8 +69,9 @@ class Loop:
             self._on_report(report)
             took = self._clock.monotonic() - begun
             await anyio.sleep(max(pause, self._params.debounce_seconds, self._params.rest * took))
-            with anyio.move_on_after(self._params.interval_seconds):
-                await self._cache.wait(revision)
+            if not self._cycle.more:
+                with anyio.move_on_after(self._params.interval_seconds):
+                    await self._cache.wait(revision)
 
     async def _once(self) -> tuple[Report, float]:
         """One cycle's report, and how long to pause at least."""

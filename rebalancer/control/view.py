@@ -26,6 +26,10 @@ class View:
     memory: TriggerMemory = field(default_factory=TriggerMemory)
     resting: FrozenMap[str, Held] = field(default_factory=FrozenMap)
 
+    def soon_hot(self) -> tuple[str, ...]:
+        """Nodes above their threshold that have not been so for the hold time."""
+        return tuple(sorted({node for node, resource in self.memory.above if (node, resource) not in self.memory.hot}))
+
 
 def look(
     snapshot: Snapshot, policy: PolicyParams, memory: TriggerMemory, now: float

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from rebalancer.domain.plan import Move, Plan, State
 from rebalancer.domain.report import Held, Outcome, Sentence
 from rebalancer.domain.snapshot import Snapshot
+from rebalancer.domain.verdict import Trigger
 
 NAMED = 3
 """How many of many things a sentence names."""
@@ -49,6 +50,14 @@ def balanced(snapshot: Snapshot, state: State) -> Sentence:
         names = some(sorted({spot.node for spot in state.hotspots}))
         return Sentence(kind="Balanced", text=f"Nothing to do yet on {size}: {names} above the threshold, not for long")
     return Sentence(kind="Balanced", text=f"Balanced: no node above its threshold and no rule broken on {size}")
+
+
+def gathering(triggers: Sequence[Trigger], soon: Sequence[str], seconds: float) -> Sentence:
+    text = (
+        f"{count(len(triggers), 'trigger')}, but no plan for {seconds:.0f} s more: {some(soon)} above the threshold, "
+        "perhaps not for long"
+    )
+    return Sentence(kind="Held", text=text)
 
 
 def planned(plan: Plan, *, dry_run: bool) -> Sentence:
