@@ -35,7 +35,7 @@ def snapshot(settings: Settings) -> Snapshot:
 
 
 def dump(settings: Settings, file: str) -> None:
-    """Writes the cluster into a file and says on standard error what it wrote. Raises ConfigError, ApiError or DumpError."""
+    """Writes the cluster into a file and says so on standard error. Raises ConfigError, ApiError or DumpError."""
     pages = anyio.run(_list_everything, settings, SystemClock())
     count = write_dump(file, _objects(pages))
     print(f"{count} objects of {len(pages)} kinds written to {file}", file=sys.stderr)

@@ -39,14 +39,14 @@ def refusals() -> Iterator[None]:
 
 def _judged(error: Exception) -> tuple[int, str]:
     """Exit code and words. The imports are late: a command that succeeds does not pay for them."""
+    from rebalancer.control.server import ServerError  # noqa: PLC0415
     from rebalancer.kube.dump import DumpError  # noqa: PLC0415
     from rebalancer.kube.outcome import ApiError, ConfigError  # noqa: PLC0415
-    from rebalancer.outlets.http import ListenError  # noqa: PLC0415
     from rebalancer.present.explain import NoSuchNodeError, NoSuchVMError  # noqa: PLC0415
     from rebalancer.settings import SettingsError  # noqa: PLC0415
 
-    if isinstance(error, ListenError):
-        return USAGE, f"{error}; REBALANCER_HTTP__ADDRESS and REBALANCER_HTTP__PORT say where else"
+    if isinstance(error, ServerError):
+        return USAGE, f"{error}; REBALANCER_HTTP__HOST and REBALANCER_HTTP__PORT say where else"
     if isinstance(error, SettingsError | NoSuchVMError | NoSuchNodeError):
         return USAGE, str(error)
     if isinstance(error, DumpError):

@@ -1,4 +1,4 @@
-"""`rebalancer run`: the daemon against a real cluster, with its log, HTTP endpoint and Events."""
+"""`rebalancer run`: the daemon against a real cluster, with its log on standard error."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import uuid
+from typing import TextIO
 
 import anyio
 
@@ -16,14 +17,12 @@ from rebalancer.control.cycle import CycleParams
 from rebalancer.domain.report import Report
 from rebalancer.kube.client import connect
 from rebalancer.kube.lease import LeaseParams
-from rebalancer.outlets.events import EventParams, EventWriter
-from rebalancer.outlets.http import Endpoint, listening
-from rebalancer.outlets.log import Log
+from rebalancer.present import log
 from rebalancer.settings import Given, Settings, load
 
 
 def run(given: Given) -> None:
-    """Until a signal comes. Raises SettingsError, ConfigError or ListenError before it begins."""
+    """Until a signal comes. Raises SettingsError, ConfigError or ServerError before it begins."""
     settings = load(given)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     anyio.run(_serve, settings)
@@ -31,46 +30,40 @@ def run(given: Given) -> None:
 
 async def _serve(settings: Settings) -> None:
     clock = SystemClock()
-    lease = settings.lease_params(_identity())
-    endpoint = Endpoint(clock, settings.http_params())
-    log = Log(sys.stderr, as_json=settings.log.format == "json")
-    # Events have connections of their own, so that they never stand before a migration or a renewal of the lease.
-    async with (
-        await connect(settings.access(), monotonic=clock.monotonic) as events_api,
-        listening(endpoint, settings.http_params()),
-        anyio.create_task_group() as tasks,
-    ):
-        writer = EventWriter(events_api, clock, _event_params(lease))
-        if settings.events:
-            tasks.start_soon(writer.run)
-
-        def on_report(report: Report) -> None:
-            log.observe(report)
-            endpoint.observe(report)
-            if settings.events:
-                writer.observe(report)
-
-        api = await connect(settings.access(), monotonic=clock.monotonic)
-        runtime = daemon.Runtime(clock=clock, signals=True)
-        await daemon.run(daemon_params(settings, lease), api, runtime, on_report=on_report)
-        tasks.cancel_scope.cancel()
+    api = await connect(settings.access(), monotonic=clock.monotonic)
+    params = daemon_params(settings, settings.lease_params(_identity()))
+    runtime = daemon.Runtime(clock=clock, signals=True)
+    await daemon.run(params, api, runtime, on_report=Log(sys.stderr, as_json=settings.log.format == "json").observe)
 
 
-def daemon_params(settings: Settings, lease: LeaseParams | None) -> daemon.DaemonParams:
-    """The settings as the daemon takes them; without a lease it competes with nobody."""
+def daemon_params(settings: Settings, lease: LeaseParams) -> daemon.DaemonParams:
+    """The settings as the daemon takes them."""
     cycle = CycleParams(
         mode=settings.mode,
         planning=settings.planning(),
         limits=settings.budget(),
-        own_namespace=lease.namespace if lease else CycleParams().own_namespace,
+        own_namespace=lease.namespace,
     )
-    return daemon.DaemonParams(cycle=cycle, lease=lease)
+    return daemon.DaemonParams(
+        cycle=cycle, lease=lease, events=settings.event_params(lease), http=settings.http_params()
+    )
+
+
+class Log:
+    """Writes what `observe`d Reports have to say. A steady cluster is a quiet log."""
+
+    def __init__(self, stream: TextIO, *, as_json: bool = False) -> None:
+        self._stream = stream
+        self._as_json = as_json
+        self._before: Report | None = None
+
+    def observe(self, report: Report) -> None:
+        """Takes over a cycle's report."""
+        for line in log.lines(report, self._before, as_json=self._as_json):
+            print(line, file=self._stream, flush=True)
+        self._before = report
 
 
 def _identity() -> str:
     """The pod's name; elsewhere the host's, with something that no other process has."""
     return os.environ.get("POD_NAME") or f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
-
-
-def _event_params(lease: LeaseParams) -> EventParams:
-    return EventParams(namespace=lease.namespace, name=lease.name, identity=lease.identity)

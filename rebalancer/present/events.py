@@ -1,4 +1,4 @@
-"""All Kubernetes Events in one file: what is worth telling on a VM, a node or our own Lease, in which words."""
+"""All Kubernetes Events in one file: what is worth telling on a VM, a node or our own Deployment, in which words."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rebalancer.domain.verdict import Hotspot
 from rebalancer.present.text import summary
 from rebalancer.present.words import percent, resource
 
-VMI, NODE, LEASE = "VirtualMachineInstance", "Node", "Lease"
+VMI, NODE, DEPLOYMENT = "VirtualMachineInstance", "Node", "Deployment"
 NORMAL, WARNING = "Normal", "Warning"
 MAX_NOTE = 1024
 """The longest note that the API server accepts (events.k8s.io/v1)."""
@@ -21,7 +21,7 @@ QUIET_RESULTS = ("Succeeded", "Withdrawn")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One Event about an object of kind VMI, NODE or LEASE: our own Lease, whose name is the writer's to fill in.
+    """One Event about an object of kind VMI, NODE or DEPLOYMENT: our own, whose name is the writer's to fill in.
 
     `reason` is a word of a fixed set, so that equal Events aggregate; `note` is at most MAX_NOTE characters.
     """
@@ -32,7 +32,6 @@ class Event:
     note: str
     namespace: str = ""
     name: str = ""
-    uid: str = ""
 
 
 def events(report: Report, before: Report | None = None) -> tuple[Event, ...]:
@@ -72,7 +71,7 @@ def _hotspot(spot: Hotspot) -> Event:
 
 def _started(move: Move, plan: str) -> Event:
     note = f"Migrating from {move.source} to {move.target} (plan {plan}): {'; '.join(move.reasons)}"
-    return _on_vmi(move.vmi, "RebalancingStarted", note, uid=move.uid)
+    return _on_vmi(move.vmi, "RebalancingStarted", note)
 
 
 def _ended(outcome: Outcome) -> Event:
@@ -82,7 +81,7 @@ def _ended(outcome: Outcome) -> Event:
     why = f": {outcome.message}" if outcome.message else ""
     note = f"{outcome.result}: {where}{landed}{why}"
     kind = NORMAL if outcome.result in QUIET_RESULTS else WARNING
-    return _on_vmi(move.vmi, f"Rebalancing{outcome.result}", note, type_=kind, uid=move.uid)
+    return _on_vmi(move.vmi, f"Rebalancing{outcome.result}", note, type_=kind)
 
 
 def _held(held: Held) -> Event:
@@ -90,12 +89,12 @@ def _held(held: Held) -> Event:
 
 
 def _ours(reason: str, note: str, type_: str = NORMAL) -> Event:
-    return Event(kind=LEASE, type=type_, reason=reason, note=_short(note))
+    return Event(kind=DEPLOYMENT, type=type_, reason=reason, note=_short(note))
 
 
-def _on_vmi(key: str, reason: str, note: str, *, type_: str = NORMAL, uid: str = "") -> Event:
+def _on_vmi(key: str, reason: str, note: str, *, type_: str = NORMAL) -> Event:
     namespace, _, name = key.partition("/")
-    return Event(kind=VMI, namespace=namespace, name=name, uid=uid, type=type_, reason=reason, note=_short(note))
+    return Event(kind=VMI, namespace=namespace, name=name, type=type_, reason=reason, note=_short(note))
 
 
 def _short(note: str) -> str:

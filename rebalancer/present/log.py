@@ -12,6 +12,14 @@ QUIET = ("Balanced", "Standby", "Running", "Held", "Paused")
 """States that last: said once when they begin, and again only when their words change."""
 
 
+def lines(report: Report, before: Report | None, *, as_json: bool = False) -> tuple[str, ...]:
+    """What a cycle adds to the log after the one before it: objects newly set aside, and its sentence if it is news."""
+    told = [_warning(report.time, words, as_json) for words in _set_aside(report, before)]
+    if worth_saying(report, before):
+        told.append(line(report, as_json=as_json))
+    return tuple(told)
+
+
 def line(report: Report, *, as_json: bool = False) -> str:
     """A report as one log line, without its end. JSON lines have the keys of `fields`."""
     if as_json:
@@ -52,14 +60,12 @@ def worth_saying(report: Report, before: Report | None) -> bool:
     return report.sentence.kind != before.sentence.kind
 
 
-def warnings(report: Report, before: Report | None) -> tuple[str, ...]:
-    """Objects that are newly set aside, one sentence each."""
+def _set_aside(report: Report, before: Report | None) -> tuple[str, ...]:
     known = set(before.set_aside) if before else set()
     return tuple(aside.sentence() for aside in report.set_aside if aside not in known)
 
 
-def warning_line(time: float, text: str, as_json: bool) -> str:
-    """A warning beside the cycle's own sentence."""
+def _warning(time: float, text: str, as_json: bool) -> str:
     if as_json:
         return json.dumps({"time": moment(time), "level": "warning", "kind": "SetAside", "message": text})
     return f"{moment(time)} {'WARNING':7} SetAside: {text}"

@@ -32,8 +32,8 @@ def some(names: Collection[str], most: int = MAX_NAMED) -> str:
 
 
 def percent(value: float) -> str:
-    """A percentage with one decimal, cut and not rounded, so that 79.96 does not read as the 80.0 it is below."""
-    return f"{int(value * 10 + 1e-6) / 10:.1f} %"
+    """A percentage with one decimal."""
+    return f"{value:.1f} %"
 
 
 def size(amount: int) -> str:

@@ -11,11 +11,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from rebalancer.control.recorder import EventParams
+from rebalancer.control.server import HttpParams
 from rebalancer.domain.resources import CPU, MEMORY
 from rebalancer.domain.verdict import KINDS
 from rebalancer.kube.client import Access
 from rebalancer.kube.lease import LeaseParams
-from rebalancer.outlets.http import HttpParams
 from rebalancer.planning.params import PlanningParams
 from rebalancer.policy.budget import DAY, KEPT_BY_KUBEVIRT, Limits
 from rebalancer.policy.load import PolicyParams, Thresholds
@@ -26,6 +27,7 @@ POLICY = PolicyParams()
 LIMITS = Limits()
 PLANNING = PlanningParams()
 HTTP = HttpParams()
+EVENTS = EventParams()
 THRESHOLDS = POLICY.thresholds
 LEASE = LeaseParams()
 
@@ -135,7 +137,7 @@ class MigrationSettings(Group):
 class HttpSettings(Group):
     """The daemon's own HTTP server."""
 
-    address: str = setting(HTTP.address, "where /metrics, /healthz and /readyz are served", min_length=1)
+    host: str = setting(HTTP.host, "the address at which /metrics, /healthz and /readyz are served", min_length=1)
     port: int = setting(HTTP.port, "the port of the same; 0 takes a free one", ge=0, le=65535)
 
 
@@ -174,6 +176,7 @@ class Settings(BaseSettings):
     solver: SolverSettings = SolverSettings()
     migration: MigrationSettings = MigrationSettings()
     events: bool = setting(True, "whether Kubernetes Events are written, in dry-run too")
+    deployment: str = setting(EVENTS.deployment, "our own Deployment, which Events about us belong to", min_length=1)
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
     lease: LeaseSettings = LeaseSettings()
@@ -227,7 +230,13 @@ class Settings(BaseSettings):
 
     def http_params(self) -> HttpParams:
         """Where the daemon's own HTTP server listens."""
-        return HttpParams(address=self.http.address, port=self.http.port)
+        return HttpParams(host=self.http.host, port=self.http.port)
+
+    def event_params(self, lease: LeaseParams) -> EventParams | None:
+        """Where Events about ourselves belong; None where none are wanted."""
+        if not self.events:
+            return None
+        return EventParams(namespace=lease.namespace, deployment=self.deployment, instance=lease.identity)
 
     def access(self) -> Access:
         """Which cluster."""
