@@ -1,0 +1,206 @@
+"""The checkers' own picture of the cluster: who runs where, how full nodes are, which rules are broken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from rebalancer.sim.check_reading import (
+    Obj,
+    full_name,
+    labels,
+    need,
+    required_terms,
+    selects,
+    tolerated,
+    wants_node,
+)
+
+ENDED = ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guest:
+    """Something that runs and matters to rules: a VM, or a pod that is none. `spec` is a VM's own, {} for a pod."""
+
+    name: str
+    namespace: str
+    labels: Mapping[str, str]
+    spec: Obj
+    node: str
+    needs: Mapping[str, Fraction]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """The cluster with every VM in one place: where it runs, whatever is under way. By name."""
+
+    nodes: Mapping[str, Obj]
+    namespaces: Mapping[str, Obj]
+    guests: Mapping[str, Guest]
+
+    def moved(self, places: Mapping[str, str]) -> Picture:
+        """The same with some VMs elsewhere."""
+        guests = {
+            name: guest
+            if name not in places
+            else Guest(
+                name=name,
+                namespace=guest.namespace,
+                labels=guest.labels,
+                spec=guest.spec,
+                node=places[name],
+                needs=guest.needs,
+            )
+            for name, guest in self.guests.items()
+        }
+        return Picture(nodes=self.nodes, namespaces=self.namespaces, guests=guests)
+
+
+RESOURCES = ("cpu", "memory")
+
+
+def take(items: Callable[[str], list[Obj]]) -> Picture:
+    """Read the cluster; `items` lists a resource by its plural name."""
+    vmis = {vmi["metadata"]["uid"]: vmi for vmi in items("virtualmachineinstances")}
+    guests = {}
+    for pod in items("pods"):
+        node, phase = pod["spec"].get("nodeName"), (pod.get("status") or {}).get("phase")
+        if not node or phase in ENDED:
+            continue
+        owner = next((ref["uid"] for ref in pod["metadata"].get("ownerReferences") or () if ref.get("controller")), "")
+        vmi = vmis.get(owner)
+        if vmi is not None and (vmi.get("status") or {}).get("nodeName") not in (None, "", node):
+            continue  # the other half of a migration
+        name = full_name(vmi) if vmi is not None else f"pod {full_name(pod)}"
+        guests[name] = Guest(
+            name=name,
+            namespace=pod["metadata"]["namespace"],
+            labels=labels(pod),
+            spec=vmi["spec"] if vmi is not None else {},
+            node=node,
+            needs={resource: need(pod, resource) for resource in RESOURCES},
+        )
+    return Picture(
+        nodes={node["metadata"]["name"]: node for node in items("nodes")},
+        namespaces={space["metadata"]["name"]: space for space in items("namespaces")},
+        guests=guests,
+    )
+
+
+def loads(picture: Picture, resource: str) -> dict[str, Fraction]:
+    """What the guests of each node ask for together."""
+    total = dict.fromkeys(picture.nodes, Fraction(0))
+    for guest in picture.guests.values():
+        if guest.node in total:
+            total[guest.node] += guest.needs[resource]
+    return total
+
+
+def broken_rules(picture: Picture) -> dict[tuple[str, str], str]:
+    """Every required rule that a VM breaks where it runs: (VM, rule) to a sentence."""
+    found = {}
+    for guest in picture.guests.values():
+        node = picture.nodes.get(guest.node)
+        if guest.spec and node is not None:
+            for rule, text in (*_node_rules(guest, node), *_pod_rules(picture, guest), *_spread_rules(picture, guest)):
+                found[guest.name, rule] = f"{guest.name} on {guest.node}: {text}"
+    return found
+
+
+def _node_rules(guest: Guest, node: Obj) -> Iterator[tuple[str, str]]:
+    if not wants_node(guest.spec, node):
+        yield "node", "its node selector or node affinity does not want this node"
+    for taint in node.get("spec", {}).get("taints") or ():
+        of_the_node = taint["key"].startswith("node.kubernetes.io/")  # not ready, cordoned: no rule of the VM
+        if taint["effect"] == "NoSchedule" and not of_the_node and not tolerated(guest.spec, taint):
+            yield f"taint {taint['key']}", f"it does not tolerate {taint['key']}={taint.get('value', '')}"
+
+
+def _spaces(picture: Picture, guest: Guest, term: Obj) -> set[str]:
+    """The namespaces that a pod affinity term looks into."""
+    named, chosen = set(term.get("namespaces") or ()), term.get("namespaceSelector")
+    if chosen is not None:
+        named |= {name for name, space in picture.namespaces.items() if selects(chosen, labels(space))}
+    elif not named:
+        named = {guest.namespace}
+    return named
+
+
+def _with_label_keys(term: Obj, guest: Guest) -> Obj | None:
+    """matchLabelKeys and mismatchLabelKeys are expressions about the guest's own labels."""
+    selector: Obj | None = term.get("labelSelector")
+    if selector is None or not (term.get("matchLabelKeys") or term.get("mismatchLabelKeys")):
+        return selector
+    added = [
+        {"key": key, "operator": operator, "values": [guest.labels[key]]}
+        for field, operator in (("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn"))
+        for key in term.get(field) or ()
+        if key in guest.labels
+    ]
+    return selector | {"matchExpressions": [*(selector.get("matchExpressions") or ()), *added]}
+
+
+def _matched(picture: Picture, guest: Guest, term: Obj) -> list[Guest]:
+    """The other guests, anywhere, that a term is about."""
+    spaces, selector = _spaces(picture, guest, term), _with_label_keys(term, guest)
+    return [
+        other
+        for other in picture.guests.values()
+        if other.name != guest.name and other.namespace in spaces and selects(selector, dict(other.labels))
+    ]
+
+
+def _domain(picture: Picture, node: str, key: str) -> str | None:
+    found = picture.nodes.get(node)
+    return labels(found).get(key) if found is not None else None
+
+
+def _pod_rules(picture: Picture, guest: Guest) -> Iterator[tuple[str, str]]:
+    for number, term in enumerate(required_terms(guest.spec, "podAntiAffinity")):
+        here = _domain(picture, guest.node, term["topologyKey"])
+        for other in _matched(picture, guest, term) if here is not None else ():
+            if _domain(picture, other.node, term["topologyKey"]) == here:
+                yield (
+                    f"anti-affinity {number} {other.name}",
+                    f"it must not be with {other.name} ({term['topologyKey']})",
+                )
+    for number, term in enumerate(required_terms(guest.spec, "podAffinity")):
+        here = _domain(picture, guest.node, term["topologyKey"])
+        others = _matched(picture, guest, term)
+        if others and not any(_domain(picture, other.node, term["topologyKey"]) == here for other in others):
+            yield f"affinity {number}", f"none of those it must be with is in its {term['topologyKey']}"
+
+
+def _spread_rules(picture: Picture, guest: Guest) -> Iterator[tuple[str, str]]:
+    for number, rule in enumerate(guest.spec.get("topologySpreadConstraints") or ()):
+        here = _domain(picture, guest.node, rule["topologyKey"])
+        if rule.get("whenUnsatisfiable", "DoNotSchedule") != "DoNotSchedule" or here is None:
+            continue
+        counts = {}
+        for node in picture.nodes.values():
+            domain = labels(node).get(rule["topologyKey"])
+            if domain is not None and _counts_for_spread(rule, guest, node):
+                counts[domain] = 0
+        for other in picture.guests.values():
+            domain = _domain(picture, other.node, rule["topologyKey"])
+            same = other.namespace == guest.namespace and selects(_with_label_keys(rule, guest), dict(other.labels))
+            if same and domain in counts and _counts_for_spread(rule, guest, picture.nodes[other.node]):
+                counts[domain] += 1
+        least = 0 if len(counts) < (rule.get("minDomains") or 1) else min(counts.values(), default=0)
+        skew = counts.get(here, 0) - least
+        if skew > rule["maxSkew"]:
+            yield (
+                f"spread {number}",
+                f"{rule['topologyKey']} {here} has {skew} more than another, {rule['maxSkew']} allowed",
+            )
+
+
+def _counts_for_spread(rule: Obj, guest: Guest, node: Obj) -> bool:
+    if rule.get("nodeAffinityPolicy", "Honor") == "Honor" and not wants_node(guest.spec, node):
+        return False
+    if rule.get("nodeTaintsPolicy", "Ignore") == "Ignore":
+        return True
+    taints = node.get("spec", {}).get("taints") or ()
+    return all(taint["effect"] == "PreferNoSchedule" or tolerated(guest.spec, taint) for taint in taints)
