@@ -6,6 +6,7 @@ The cheapest cures of the nodes, added up, are a lower bound on the cost of ever
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -49,11 +50,10 @@ def diagnose(index: Index, keep: int = 8) -> Diagnosis:
     problem = index.problem
     mobile = mobile_items(problem)
     forced = {item for item in np.flatnonzero(problem.misplaced > 0).tolist() if mobile[item]}
-    quotas: dict[int, list[tuple[tuple[int, ...], int]]] = {}
-    for rule in problem.exclusions:
-        if rule.goal:
-            for node, members, quota in _thinning(rule, problem, mobile):
-                quotas.setdefault(node, []).append((members, quota))
+    quotas: dict[int, list[Thinning]] = {}
+    for number in index.sick_exclusions:
+        for node, thinning in _thinnings(problem.exclusions[number], problem, mobile):
+            quotas.setdefault(node, []).append(thinning)
     sick = {*np.flatnonzero(problem.hot.any(axis=1)).tolist(), *quotas, *(int(problem.home[item]) for item in forced)}
     start = Assignment(index)
     leavers = [(mobile[item], item in forced) for item in range(problem.items)]
@@ -112,54 +112,56 @@ def mobile_items(problem: Problem) -> list[bool]:
     return result
 
 
-def _thinning(rule: Exclusion, problem: Problem, mobile: list[bool]) -> list[tuple[int, tuple[int, ...], int]]:
-    """(node, members, how many of them must leave) for domains of one node; wider ones are cured item by item."""
-    holders, matched = set(rule.holders.tolist()), set(rule.matched.tolist())
-    by_node: dict[int, list[int]] = {}
-    for item in sorted(holders | matched):
-        by_node.setdefault(int(problem.home[item]), []).append(item)
+class Thinning(NamedTuple):
+    """So many of these items must leave a node; `certain` where that is so in every cure, not only in the cheapest."""
+
+    members: tuple[int, ...]
+    quota: int
+    certain: bool
+
+
+def _thinnings(rule: Exclusion, problem: Problem, mobile: list[bool]) -> list[tuple[int, Thinning]]:
+    """By node, for domains of one node; wider ones are cured item by item."""
+    parts = zip(rule.members.tolist(), rule.holds.tolist(), rule.is_matched.tolist(), strict=True)
+    by_node: dict[int, list[tuple[int, bool, bool]]] = {}
+    for item, holds, is_matched in parts:
+        by_node.setdefault(int(problem.home[item]), []).append((item, holds, is_matched))
     width = np.bincount(rule.domain[rule.domain != NOWHERE], minlength=len(rule.fixed_holders))
-    result: list[tuple[int, tuple[int, ...], int]] = []
+    result: list[tuple[int, Thinning]] = []
     for node, members in by_node.items():
         domain = int(rule.domain[node])
         if domain == NOWHERE or width[domain] != 1:
             continue
-        both = [item for item in members if item in holders and item in matched]
-        pure = len(members) - len(both)
-        outsiders = int(rule.fixed_holders[domain] + rule.fixed_matched[domain])
-        if pure or (len(both) < 2 and not outsiders):
-            result.extend((node, side, len(side)) for side in _sides(rule, members, domain, mobile, problem))
+        outsiders = (int(rule.fixed_holders[domain]), int(rule.fixed_matched[domain]))
+        if all(holds and is_matched for _, holds, is_matched in members) and outsiders[0] == outsiders[1]:
+            leaving = tuple(item for item, _, _ in members if mobile[item])
+            alone = len(leaving) == len(members) and not any(outsiders)
+            if len(leaving) - alone > 0:
+                result.append((node, Thinning(leaving, len(leaving) - alone, True)))
             continue
-        leaving = tuple(item for item in both if mobile[item])
-        stuck = len(both) - len(leaving)
-        quota = len(leaving) if stuck or outsiders else len(leaving) - 1
-        if quota > 0:
-            result.append((node, leaving, quota))
+        side = _cheapest_side(members, outsiders, problem, mobile)
+        if side:
+            result.append((node, Thinning(side, len(side), False)))
     return result
 
 
-def _sides(
-    rule: Exclusion, members: list[int], domain: int, mobile: list[bool], problem: Problem
-) -> list[tuple[int, ...]]:
-    """Of holders and matched items that are not the same: the cheaper side that can leave whole, if they conflict."""
-    holders = [item for item in members if item in set(rule.holders.tolist())]
-    matched = [item for item in members if item in set(rule.matched.tolist())]
-    if not (holders or rule.fixed_holders[domain]) or not (matched or rule.fixed_matched[domain]):
-        return []
-    if set(holders) == set(matched) and len(holders) == 1:
-        return []
-    choices = []
-    if not rule.fixed_holders[domain] and all(mobile[item] for item in holders):
-        choices.append(tuple(holders))
-    if not rule.fixed_matched[domain] and all(mobile[item] for item in matched):
-        choices.append(tuple(matched))
-    return [min(choices, key=lambda side: (int(problem.cost[list(side)].sum()), side))] if choices else []
+def _cheapest_side(
+    members: list[tuple[int, bool, bool]], outsiders: tuple[int, int], problem: Problem, mobile: list[bool]
+) -> tuple[int, ...]:
+    """The cheapest set whose leaving ends the conflicts: all holders, all matched, or all but one that is both."""
+    holders = {item for item, holds, _ in members if holds}
+    matched = {item for item, _, is_matched in members if is_matched}
+    choices = [holders] if not outsiders[0] else []
+    choices += [matched] if not outsiders[1] else []
+    choices += [(holders | matched) - {item} for item in holders & matched] if not any(outsiders) else []
+    sides = (tuple(sorted(side)) for side in choices if all(mobile[item] for item in side))
+    return min(sides, key=lambda side: (int(problem.cost[list(side)].sum()), side), default=())
 
 
 def _cure(
     start: Assignment,
     node: int,
-    groups: list[tuple[tuple[int, ...], int]],
+    groups: list[Thinning],
     leavers: list[tuple[bool, bool]],
     keep: int,
 ) -> Cure:
@@ -170,10 +172,10 @@ def _cure(
     need = _excess(start, node) - problem.demand[list(leaving), : problem.counted].sum(axis=0)
     most = problem.demand[free, : problem.counted].sum(axis=0) if free else np.zeros(problem.counted, dtype=np.int64)
     short = [int(r) for r in np.flatnonzero(np.minimum(need, most) > 0)]
-    quotas = [quota - len(set(members) & set(leaving)) for members, quota in groups]
+    quotas = [group.quota - len(set(group.members) & set(leaving)) for group in groups]
     member_of: dict[int, list[int]] = {}
-    for number, (members, _) in enumerate(groups):
-        for item in members:
+    for number, group in enumerate(groups):
+        for item in group.members:
             member_of.setdefault(item, []).append(number)
     candidates = [
         Candidate(
@@ -184,7 +186,11 @@ def _cure(
         )
         for item in free
     ]
-    found = sheds(candidates, [int(min(need[r], most[r])) for r in short], quotas, keep=keep)
+    amounts = [int(min(need[r], most[r])) for r in short]
+    found = sheds(candidates, amounts, quotas, keep=keep)
+    if not all(group.certain for group in groups):
+        sure = sheds(candidates, amounts, [q * g.certain for q, g in zip(quotas, groups, strict=True)], keep=1)
+        found = replace(found, bound=sure.bound, fewest=sure.fewest)
     return Cure(node=node, forced=leaving, sheds=found)
 
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from rebalancer.placement.assignment import Assignment
-from rebalancer.placement.cures import Diagnosis, diagnose
-from rebalancer.placement.greedy import greedy
+from rebalancer.placement.cures import diagnose
+from rebalancer.placement.greedy import Fit, greedy
 from rebalancer.placement.groups import Ints
 from rebalancer.placement.index import Index
-from rebalancer.placement.objective import STAGES, Values, values
+from rebalancer.placement.model import STAGES as MODEL_STAGES
+from rebalancer.placement.model import Model, Result
+from rebalancer.placement.objective import Values, least_tastes, values
 from rebalancer.placement.polish import polish
 from rebalancer.placement.problem import Problem
 from rebalancer.placement.stop import Stop
@@ -55,53 +57,116 @@ class Solution:
         return max(0.0, (cost - self.cost_bound) / cost) if cost else 0.0
 
 
+FITS: tuple[Fit, ...] = ("worst", "best")
+"""The portfolio of first plans; the emptiest receivers first, as they even out the load."""
+CURES = ("violations", "over_high", "over_low")
+
+WHOLE = 6_000
+"""Booleans up to which a problem is solved as one model, with every item free to go wherever its class allows."""
+
+
 def solve(problem: Problem, stop: Stop, seed: int = 0) -> Solution:
     """A placement that is nowhere worse than staying, and the best that is found until `stop`."""
-    index = Index(problem)
-    diagnosis = diagnose(index)
-    start = Assignment(index)
-    first = values(start)
-    best, reached = start, first
-    for fit in ("worst", "best"):
-        plan = greedy(index, diagnosis, fit)
+    return _Search(problem, stop, seed).run()
+
+
+class _Search:
+    """First plans, then whatever closes the gap between the best of them and the bounds."""
+
+    def __init__(self, problem: Problem, stop: Stop, seed: int) -> None:
+        self.problem, self.stop, self.seed = problem, stop, seed
+        self.index = Index(problem)
+        self.diagnosis = diagnose(self.index)
+        self.best = Assignment(self.index)
+        self.first = self.reached = values(self.best)
+        self.floors = self.diagnosis.floors
+        self.cost_bound: int | None = None
+        self.least = least_tastes(problem)
+
+    def run(self) -> Solution:
+        for fit in FITS:
+            self.offer(greedy(self.index, self.diagnosis, fit))
+            if self.proven():
+                break
+        if not self.proven() and not self.stop:
+            self._whole()
+        polish(self.best)
+        self.reached = values(self.best)
+        return self._solution()
+
+    def offer(self, plan: Assignment) -> None:
+        """Take a plan if it is better than the best one."""
         found = values(plan)
-        if found < reached:
-            best, reached = plan, found
-        if _at_bound(found, diagnosis):
-            break
-    polish(best)
-    return _solution(best, first, diagnosis, stop)
+        if found < self.reached:
+            self.best, self.reached = plan, found
 
+    def cured(self) -> bool:
+        """Whether violations and overload are down to what no plan can undercut."""
+        reached = self.reached
+        return (reached.violations, reached.over_high, reached.over_low) <= self.floors
 
-def _at_bound(found: Values, diagnosis: Diagnosis) -> bool:
-    return (found.violations, found.over_high, found.over_low) <= diagnosis.floors and found.cost <= diagnosis.cost
+    def proven(self) -> bool:
+        """Whether violations, overload and cost cannot be lower."""
+        return self.cured() and self.reached.cost <= self.bound()
 
+    def bound(self) -> int:
+        """The best bound on the cost of plans that cure as much as the best one."""
+        known = self.cost_bound if self.cost_bound is not None else 0
+        return max(known, self.diagnosis.cost) if self.cured() else known
 
-def _solution(best: Assignment, first: Values, diagnosis: Diagnosis, stop: Stop) -> Solution:
-    found = values(best)
-    cured = (found.violations, found.over_high, found.over_low) <= diagnosis.floors
-    cost_bound = min(diagnosis.cost, found.cost) if cured else 0
-    moves_bound = min(diagnosis.moves, len(best.moved)) if cured else 0
-    proven = cured and found.cost <= cost_bound
-    bounds = (*diagnosis.floors, cost_bound, None, None)
-    stages = tuple(
-        StageValue(
-            name=name,
-            value=getattr(found, name),
-            bound=getattr(found, name) if bound is None else bound,
-            seconds=stop.elapsed(),
+    def _whole(self) -> None:
+        """Small problems at once, with proof."""
+        problem = self.problem
+        nodes = {row: np.flatnonzero(mask).tolist() for row, mask in enumerate(problem.allowed)}
+        free = {item: nodes[int(problem.klass[item])] for item in np.flatnonzero(problem.movable).tolist()}
+        if sum(len(options) for options in free.values()) > WHOLE:
+            return
+        result = Model(self.best, free).solve(MODEL_STAGES, self.stop.seconds, self.stop, self.seed)
+        if result.at is None:
+            return
+        self.offer(Assignment(self.index, result.at))
+        if all(
+            getattr(self.reached, stage) == getattr(values(Assignment(self.index, result.at)), stage)
+            for stage in result.values
+        ):
+            self._learn(result)
+
+    def _learn(self, result: Result) -> None:
+        """The bounds of a model of the whole problem, whose plan is the best one: what it left out is constant."""
+        slack = {stage: result.values[stage] - result.bounds[stage] for stage in result.values}
+        cure = [
+            max(f, getattr(self.reached, s) - slack.get(s, 1 << 60)) for f, s in zip(self.floors, CURES, strict=True)
+        ]
+        self.floors = (cure[0], cure[1], cure[2])
+        if "cost" in slack and self.cured():
+            self.cost_bound = self.reached.cost - slack["cost"]
+
+    def _solution(self) -> Solution:
+        reached = self.reached
+        cost_bound = min(self.bound(), reached.cost)
+        most = int(self.problem.cost[self.problem.movable].max(initial=1))
+        moves_bound = -(-cost_bound // most)
+        if self.cured() and self.floors == self.diagnosis.floors:
+            moves_bound = max(moves_bound, self.diagnosis.moves)
+        proven = self.proven()
+        bounds = (*(min(f, getattr(reached, s)) for f, s in zip(self.floors, CURES, strict=True)), cost_bound)
+        stages = tuple(
+            StageValue(name=name, value=getattr(reached, name), bound=bound, seconds=self.stop.elapsed())
+            for name, bound in zip((*CURES, "cost"), bounds, strict=True)
         )
-        for name, bound in zip(STAGES, bounds, strict=True)
-    )
-    status = UNCHANGED if not best.moved else OPTIMAL if proven else FEASIBLE
-    return Solution(
-        at=best.at.copy(),
-        first=first,
-        values=found,
-        stages=stages,
-        status=status,
-        moves=len(best.moved),
-        moves_bound=moves_bound,
-        cost_bound=cost_bound,
-        proven=bool(proven) if best.moved else bool(np.array_equal(best.at, best.problem.home) and cured),
-    )
+        stages += tuple(
+            StageValue(name=name, value=getattr(reached, name), bound=self.least[name], seconds=self.stop.elapsed())
+            for name in ("preferred", "evenness")
+        )
+        status = UNCHANGED if not self.best.moved else OPTIMAL if proven else FEASIBLE
+        return Solution(
+            at=self.best.at.copy(),
+            first=self.first,
+            values=reached,
+            stages=stages,
+            status=status,
+            moves=len(self.best.moved),
+            moves_bound=min(moves_bound, len(self.best.moved)),
+            cost_bound=cost_bound,
+            proven=proven,
+        )
