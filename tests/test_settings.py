@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from rebalancer.control.executor import ExecutorParams
+from rebalancer.control.loop import LoopParams
 from rebalancer.planning.params import PlanningParams
 from rebalancer.policy.budget import Limits
 from rebalancer.policy.load import PolicyParams
@@ -16,6 +18,8 @@ def test_without_an_environment_the_params_are_their_own_defaults() -> None:
     assert settings.policy() == PolicyParams()
     assert settings.planning() == PlanningParams()
     assert settings.budget() == Limits()
+    assert settings.loop() == LoopParams()
+    assert settings.executor() == ExecutorParams()
 
 
 def test_variables_reach_the_params(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,6 +31,9 @@ def test_variables_reach_the_params(monkeypatch: pytest.MonkeyPatch) -> None:
         "REBALANCER_RULES": "Taints, NodeAffinity",
         "REBALANCER_LIMITS__PER_HOUR": "12",
         "REBALANCER_SOLVER__SECONDS": "2",
+        "REBALANCER_INTERVAL_SECONDS": "5",
+        "REBALANCER_MIGRATION__UNSCHEDULABLE_SECONDS": "30",
+        "REBALANCER_MIGRATION__SETUP_SECONDS": "120",
     }.items():
         monkeypatch.setenv(name, value)
     settings = load()
@@ -36,6 +43,9 @@ def test_variables_reach_the_params(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.policy().kinds == ("Taints", "NodeAffinity")
     assert settings.budget().per_hour == 12
     assert settings.planning().seconds == 2.0
+    assert settings.loop().interval_seconds == 5.0
+    assert settings.executor().pod_limits.unschedulable_seconds == 30
+    assert settings.executor().deadline.setup_seconds == 120.0
 
 
 @pytest.mark.parametrize(

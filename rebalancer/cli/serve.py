@@ -45,7 +45,12 @@ def daemon_params(settings: Settings, lease: LeaseParams) -> daemon.DaemonParams
         own_namespace=lease.namespace,
     )
     return daemon.DaemonParams(
-        cycle=cycle, lease=lease, events=settings.event_params(lease), http=settings.http_params()
+        cycle=cycle,
+        executor=settings.executor(),
+        loop=settings.loop(),
+        lease=lease,
+        events=settings.event_params(lease),
+        http=settings.http_params(),
     )
 
 

@@ -33,7 +33,7 @@ def plan(source: str, given: Given, *, output: str, wave: int = 0) -> Made:
     if output == "json":
         shown = dumps(document(made, migration_names(made, snapshot)))
     elif output == "yaml":
-        shown = manifests(made, snapshot, wave=wave)
+        shown = manifests(made, snapshot, wave=wave, limits=settings.pod_limits())
     else:
         shown = text(made, width=_width(), colour=_colour())
     return Made(shown=shown, to_do=not made.is_noop())

@@ -100,6 +100,11 @@ class Executor:
         self._clock = clock
         self._params = params
 
+    @property
+    def deadline(self) -> DeadlineParams:
+        """When a migration has taken too long."""
+        return self._params.deadline
+
     async def start(self, move: Move, plan: str, snapshot: Snapshot) -> Flight | NotStarted:
         """Creates the VMIM of a move, or takes over the one that is there already. Raises nothing of the API's."""
         try:

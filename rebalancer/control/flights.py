@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from rebalancer.control.clock import Clock
 from rebalancer.control.executor import Executor, Gone
 from rebalancer.control.flight import (
-    DEADLINE_DEFAULTS,
-    DeadlineParams,
     Flight,
     adopted,
     arrived,
@@ -48,10 +46,9 @@ class _Arrival:
 class Flights:
     """The VMIMs of ours that are under way. State in memory only: all of it can be read back from the cluster."""
 
-    def __init__(self, executor: Executor, clock: Clock, deadline: DeadlineParams = DEADLINE_DEFAULTS) -> None:
+    def __init__(self, executor: Executor, clock: Clock) -> None:
         self._executor = executor
         self._clock = clock
-        self._deadline = deadline
         self._flying: dict[str, Flight] = {}
         self._arrivals: dict[str, _Arrival] = {}
         self._ended: deque[str] = deque(maxlen=REMEMBERED)
@@ -104,7 +101,7 @@ class Flights:
             if key in self._flying or migration.final or not is_ours(migration) or migration.uid in self._ended:
                 continue
             move = adopted(migration, snapshot)
-            limit = self._deadline.seconds(move.memory_bytes, snapshot.kubevirt)
+            limit = self._executor.deadline.seconds(move.memory_bytes, snapshot.kubevirt)
             # The wall clock may have jumped: an adopted migration gets between none and all of its time.
             age = min(max(wall - migration.created, 0.0), limit)
             self._flying[key] = Flight(

@@ -14,6 +14,8 @@ from rebalancer.domain.snapshot import Snapshot
 from rebalancer.kube.manifests import PodLimits, migration
 from rebalancer.present.text import summary, wave_title
 
+POD_LIMITS = PodLimits()
+
 Names = Mapping[tuple[str, str], str]
 """The name of the VMIM of each move of a plan, by VM and source: no plan moves a VM off the same node twice."""
 
@@ -40,15 +42,15 @@ def migration_names(plan: Plan, snapshot: Snapshot) -> Names:
     return names
 
 
-def manifests(plan: Plan, snapshot: Snapshot, *, wave: int = 0) -> str:
+def manifests(plan: Plan, snapshot: Snapshot, *, wave: int = 0, limits: PodLimits = POD_LIMITS) -> str:
     """YAML documents with a comment for each wave and each move; a comment alone where there is nothing to do.
 
     `wave` from 1 on gives only that one, 0 gives all.
     """
-    return "".join(_documents(plan, snapshot, wave))
+    return "".join(_documents(plan, snapshot, wave, limits))
 
 
-def _documents(plan: Plan, snapshot: Snapshot, only: int) -> Iterator[str]:
+def _documents(plan: Plan, snapshot: Snapshot, only: int, limits: PodLimits) -> Iterator[str]:
     yield f"# Plan {plan.id}: {summary(plan)}\n"
     if len(plan.waves) > 1:
         yield "# Create one wave, wait until its migrations have succeeded, then the next one; --wave N prints one.\n"
@@ -64,7 +66,7 @@ def _documents(plan: Plan, snapshot: Snapshot, only: int) -> Iterator[str]:
                 name=names[move.vmi, move.source],
                 hostname=_hostname(snapshot, move.target),
                 plan=plan.id,
-                limits=PodLimits(),
+                limits=limits,
             )
             yield yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=200)
 

@@ -11,12 +11,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from rebalancer.control.executor import ExecutorParams
+from rebalancer.control.flight import DeadlineParams
+from rebalancer.control.loop import LoopParams
 from rebalancer.control.recorder import EventParams
 from rebalancer.control.server import HttpParams
 from rebalancer.domain.resources import CPU, MEMORY
 from rebalancer.domain.verdict import KINDS
 from rebalancer.kube.client import Access
 from rebalancer.kube.lease import LeaseParams
+from rebalancer.kube.manifests import PodLimits
 from rebalancer.planning.params import PlanningParams
 from rebalancer.policy.budget import DAY, KEPT_BY_KUBEVIRT, Limits
 from rebalancer.policy.load import PolicyParams, Thresholds
@@ -30,6 +34,9 @@ HTTP = HttpParams()
 EVENTS = EventParams()
 THRESHOLDS = POLICY.thresholds
 LEASE = LeaseParams()
+LOOP = LoopParams()
+POD_LIMITS = PodLimits()
+DEADLINE = DeadlineParams()
 
 
 class SettingsError(ValueError):
@@ -128,10 +135,19 @@ class SolverSettings(Group):
 
 
 class MigrationSettings(Group):
-    """How long a migration is expected to take."""
+    """How long a migration is expected to take, and how long it may take at most."""
 
     bandwidth_mib: float = setting(PLANNING.bandwidth_mib, "what one migration copies", "MiB/s", gt=0)
     overhead_seconds: float = setting(PLANNING.overhead_seconds, "what it takes besides copying", "s", ge=0)
+    unschedulable_seconds: int = setting(
+        POD_LIMITS.unschedulable_seconds, "how long its target pod may fit nowhere before KubeVirt gives up", "s", ge=1
+    )
+    pending_seconds: int = setting(
+        POD_LIMITS.pending_seconds, "how long its target pod may take to start before KubeVirt gives up", "s", ge=1
+    )
+    setup_seconds: float = setting(
+        DEADLINE.setup_seconds, "how long it may take besides copying before we withdraw it", "s", gt=0
+    )
 
 
 class HttpSettings(Group):
@@ -168,6 +184,13 @@ class Settings(BaseSettings):
     cpu: CpuSettings = CpuSettings()
     memory: MemorySettings = MemorySettings()
     hold_seconds: float = setting(POLICY.hold_seconds, "how long a node must be a hotspot before it counts", "s", ge=0)
+    interval_seconds: float = setting(
+        LOOP.interval_seconds,
+        "the longest pause between two looks at a cluster in which nothing changes",
+        "s",
+        ge=LOOP.debounce_seconds,
+        le=300,
+    )
     rules: Annotated[tuple[Kind, ...], NoDecode, BeforeValidator(_words)] = setting(
         KINDS, "kinds of broken rules that are a reason to move; the others only limit where VMs may go"
     )
@@ -227,6 +250,23 @@ class Settings(BaseSettings):
             return Limits(**self.limits.model_dump())
         except ValueError as error:
             raise SettingsError(_in_our_names(str(error))) from None
+
+    def loop(self) -> LoopParams:
+        """When the daemon looks at the cluster."""
+        return LoopParams(interval_seconds=self.interval_seconds)
+
+    def pod_limits(self) -> PodLimits:
+        """How long KubeVirt waits for the target pods of our migrations."""
+        return PodLimits(
+            unschedulable_seconds=self.migration.unschedulable_seconds,
+            pending_seconds=self.migration.pending_seconds,
+        )
+
+    def executor(self) -> ExecutorParams:
+        """How migrations are started and when they have taken too long."""
+        return ExecutorParams(
+            pod_limits=self.pod_limits(), deadline=DeadlineParams(setup_seconds=self.migration.setup_seconds)
+        )
 
     def http_params(self) -> HttpParams:
         """Where the daemon's own HTTP server listens."""
