@@ -365,6 +365,7 @@ class Cycle:
             mode=self._params.mode,
             sentence=step.sentence,
             leader=self._ports.leadership.fence() > 0.0,
+            holder=self._ports.leadership.holder,
             synced=cache.synced,
             state=view.state,
             triggers=view.triggers,

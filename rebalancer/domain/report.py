@@ -74,13 +74,17 @@ SENTENCES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """One cycle. `plan` is the plan in force or just made, `done` the outcomes of its moves so far."""
+    """One cycle. `plan` is the plan in force or just made, `done` the outcomes of its moves so far.
+
+    `holder` is who leads, "" where nobody is known to.
+    """
 
     cycle: int
     time: float
     mode: str
     sentence: Sentence
     leader: bool = False
+    holder: str = ""
     synced: bool = False
     state: State = State()
     triggers: tuple[Trigger, ...] = ()
