@@ -102,7 +102,7 @@ def explain(
     output: Annotated[Format, typer.Option("--output", "-o", help="How the answer is written.")] = Format.TEXT,
     given: Given = None,
 ) -> None:
-    """Say whether a virtual machine may move, where to, and why not elsewhere."""
+    """Say where a VM may move, and why not elsewhere."""
     with refusals():
         from rebalancer.cli import work  # noqa: PLC0415
 
@@ -116,7 +116,7 @@ def dump(
     ],
     given: Given = None,
 ) -> None:
-    """Write what plans are made from into a file, for `--from`."""
+    """Write the cluster into a file, for --from."""
     with refusals():
         from rebalancer.cli import work  # noqa: PLC0415
 
@@ -124,11 +124,35 @@ def dump(
 
 
 @app.command()
+def simulate(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="SCENARIO...", help="Which; all where none is named.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything that happens; equal seeds give equal runs.")] = 0,
+    listing: Annotated[bool, typer.Option("--list", help="Only say what can be simulated.")] = False,
+    given: Given = None,
+) -> None:
+    """Play scenarios against the daemon and judge it."""
+    with refusals():
+        from rebalancer.cli import play  # noqa: PLC0415
+
+        if listing:
+            _print(play.scenarios())
+            return
+        good = True
+        for verdict in play.verdicts(names or [], _overrides(given), seed=seed):
+            _print(verdict.text())
+            good = good and verdict.good
+        if not good:
+            raise typer.Exit(1)
+
+
+@app.command()
 def settings(
     output: Annotated[Format, typer.Option("--output", "-o", help="How the settings are written.")] = Format.TEXT,
     given: Given = None,
 ) -> None:
-    """Show every setting with its value, default, unit, meaning and source."""
+    """Show every setting, its meaning and source."""
     with refusals():
         from rebalancer.cli import work  # noqa: PLC0415
 

@@ -36,8 +36,8 @@ async def _serve(settings: Settings) -> None:
     await daemon.run(params, api, runtime, on_report=Log(sys.stderr, as_json=settings.log.format == "json").observe)
 
 
-def daemon_params(settings: Settings, lease: LeaseParams) -> daemon.DaemonParams:
-    """The settings as the daemon takes them."""
+def daemon_params(settings: Settings, lease: LeaseParams, *, http: bool = True) -> daemon.DaemonParams:
+    """The settings as the daemon takes them; a simulated one serves no HTTP."""
     cycle = CycleParams(
         mode=settings.mode,
         planning=settings.planning(),
@@ -50,7 +50,7 @@ def daemon_params(settings: Settings, lease: LeaseParams) -> daemon.DaemonParams
         loop=settings.loop(),
         lease=lease,
         events=settings.event_params(lease),
-        http=settings.http_params(),
+        http=settings.http_params() if http else None,
     )
 
 

@@ -1,0 +1,140 @@
+"""What `make run` shows: nodes as bars against their thresholds, the plan, its waves going out, each cycle's sentence.
+
+On a terminal the picture stays in place; elsewhere every new sentence is a line.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from rebalancer.domain.plan import Plan
+from rebalancer.domain.report import Report
+from rebalancer.present import log
+from rebalancer.present.text import LEGEND, nodes_view, rendered, summary
+from rebalancer.present.words import count, duration, moment, some
+
+SENTENCES_SHOWN = 7
+RUNNING_SHOWN = 6
+REFRESHES_PER_SECOND = 4
+COLOURS = {
+    "Started": "cyan",
+    "Finished": "green",
+    "Balanced": "green",
+    "Failed": "red",
+    "Stuck": "red",
+    "Broken": "red",
+}
+
+
+class Picture:
+    """The last Report and the sentences up to it, as one renderable."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._report: Report | None = None
+        self._begun = 0.0
+        self._said: deque[tuple[float, str, str]] = deque(maxlen=SENTENCES_SHOWN)
+
+    def observe(self, report: Report) -> bool:
+        """Takes over a cycle's report; whether its sentence is new."""
+        news = log.worth_saying(report, self._report)
+        self._begun = self._begun or report.time
+        self._report = report
+        if news:
+            self._said.append((report.time, report.sentence.kind, report.sentence.text))
+        return news
+
+    def view(self, width: int) -> RenderableType:
+        """The picture for a terminal of so many columns."""
+        report = self._report
+        if report is None:
+            return Text(f"{self._title}: the cluster is being listed …")
+        passed = f"{duration(report.time - self._begun)} of its time"
+        views: list[RenderableType] = [
+            Text(f"{self._title} · {report.mode} · {moment(report.time)} · {passed}", style="bold"),
+            Text(),
+            nodes_view(report.state, width=width),
+            Text("  " + LEGEND.split("  ")[0] + "  " + LEGEND.split("  ")[-1], style="dim"),
+            Text(),
+            Text(_standing(report), style="bold"),
+        ]
+        if report.running:
+            views.append(_running(report))
+        if report.held:
+            waiting = some(sorted({held.reason for held in report.held}))
+            views.append(Text(f"  {count(len(report.held), 'move')} held: {waiting}", style="yellow"))
+        return Group(*views, Text(), *self._sentences())
+
+    def _sentences(self) -> Iterator[RenderableType]:
+        for time, kind, text in self._said:
+            line = Text(f"{moment(time)[11:-1]} ", style="dim", no_wrap=True, overflow="ellipsis")
+            yield line.append(f"{kind:9} ", style=COLOURS.get(kind, "")).append(text)
+
+
+def _standing(report: Report) -> str:
+    """Where the plan in force stands."""
+    plan = report.plan
+    if plan is None:
+        return "No plan in force."
+    if plan.is_noop() or report.mode != "active":
+        return f"Plan {plan.id}: {summary(plan)}"
+    return f"Plan {plan.id}: wave {min(report.wave + 1, len(plan.waves))} of {len(plan.waves)}, {_done(report, plan)}"
+
+
+def _done(report: Report, plan: Plan) -> str:
+    planned = {(move.vmi, move.source, move.target) for move in plan.moves}
+    ended = {
+        (outcome.move.vmi, outcome.move.source, outcome.move.target)
+        for outcome in report.done
+        if outcome.result == "Succeeded"
+    }
+    return f"{len(planned & ended)} of {count(len(planned), 'move')} done"
+
+
+def _running(report: Report) -> RenderableType:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for running in report.running[:RUNNING_SHOWN]:
+        whose = "" if running.ours else "not ours"
+        since = duration(report.time - running.started) if running.started else ""
+        table.add_row(
+            f"  {running.vmi}", f"{running.source or '?'} → {running.target or '?'}", running.phase, since, whose
+        )
+    more = len(report.running) - RUNNING_SHOWN
+    return Group(table, Text(f"  and {more} more")) if more > 0 else table
+
+
+@contextmanager
+def shown(title: str, stream: TextIO) -> Iterator[Callable[[Report], None]]:
+    """Shows the Reports that the given function is called with, for as long as it is entered."""
+    picture = Picture(title)
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        yield _as_lines(picture, stream)
+        return
+    with Live(
+        console=console, refresh_per_second=REFRESHES_PER_SECOND, get_renderable=lambda: picture.view(console.width)
+    ):
+        yield lambda report: (picture.observe(report), None)[1]
+
+
+def _as_lines(picture: Picture, stream: TextIO) -> Callable[[Report], None]:
+    """Sentences as lines, and each new plan before the sentence that announces it."""
+    plans: list[str] = []
+
+    def observe(report: Report) -> None:
+        news = picture.observe(report)
+        if report.plan is not None and report.plan.id not in plans:
+            plans.append(report.plan.id)
+            print(rendered([nodes_view(report.plan.before, report.plan.after)], width=100, colour=False), file=stream)
+        if news:
+            print(log.line(report), file=stream, flush=True)
+
+    return observe
