@@ -35,12 +35,9 @@ class Assignment:
         self.load[node] += problem.demand[item]
         for role in self.index.exclusion_roles.get(item, ()):
             domain = problem.exclusions[role.rule].domain
-            holders, matched, either = self.excluded[role.rule]
-            _shift(either, domain, origin, node)
-            if role.holds:
-                _shift(holders, domain, origin, node)
-            if role.matched:
-                _shift(matched, domain, origin, node)
+            numbers = self.excluded[role.rule]
+            numbers.add(int(domain[origin]), role.holds, role.matched, -1)
+            numbers.add(int(domain[node]), role.holds, role.matched, 1)
         for role in self.index.attraction_roles.get(item, ()):
             if role.matched:
                 _shift(self.attracted[role.rule], problem.attractions[role.rule].domain, origin, node)
@@ -84,12 +81,14 @@ class Assignment:
         rule = self.problem.exclusions[role.rule]
         here = int(rule.domain[self.at[item]])
         home = int(rule.domain[self.problem.home[item]])
-        holders, matched, _ = self.excluded[role.rule]
-        blocked = np.zeros(len(holders) + 1, dtype=bool)
+        numbers = self.excluded[role.rule]
+        blocked = np.zeros(int(rule.domain.max(initial=0)) + 2, dtype=bool)
         if role.holds:
-            blocked[:-1] |= matched - _one(len(matched), here, role.matched) > 0
+            foes = numbers.matched
+            blocked[[d for d, count in foes.items() if count > (role.matched and d == here)]] = True
         if role.matched:
-            blocked[:-1] |= holders - _one(len(holders), here, role.holds) > 0
+            foes = numbers.holders
+            blocked[[d for d, count in foes.items() if count > (role.holds and d == here)]] = True
         if role.holds and role.matched and home != NOWHERE:
             blocked[home] = True  # the source is still there while the target is placed
         free: Bools = ~blocked[rule.domain]  # NOWHERE (-1) reads the last entry, which never blocks

@@ -88,7 +88,7 @@ def _stuck_together(rule: Exclusion, problem: Problem, stays: Bools) -> int:
     """The conflicts of an anti-affinity among items that must stay and what is no item."""
     left = replace(rule, holders=rule.holders[stays[rule.holders]], matched=rule.matched[stays[rule.matched]])
     degrees = left.degrees(problem.home, left.counts(problem.home))
-    return int((degrees * problem.judged[left.members]).sum())
+    return sum(degree for item, degree in degrees if problem.judged[item])
 
 
 def mobile_items(problem: Problem) -> list[bool]:
@@ -122,17 +122,16 @@ class Thinning(NamedTuple):
 
 def _thinnings(rule: Exclusion, problem: Problem, mobile: list[bool]) -> list[tuple[int, Thinning]]:
     """By node, for domains of one node; wider ones are cured item by item."""
-    parts = zip(rule.members.tolist(), rule.holds.tolist(), rule.is_matched.tolist(), strict=True)
     by_node: dict[int, list[tuple[int, bool, bool]]] = {}
-    for item, holds, is_matched in parts:
+    for item, holds, is_matched in rule.members:
         by_node.setdefault(int(problem.home[item]), []).append((item, holds, is_matched))
-    width = np.bincount(rule.domain[rule.domain != NOWHERE], minlength=len(rule.fixed_holders))
+    width = np.bincount(rule.domain[rule.domain != NOWHERE], minlength=1)
     result: list[tuple[int, Thinning]] = []
     for node, members in by_node.items():
         domain = int(rule.domain[node])
         if domain == NOWHERE or width[domain] != 1:
             continue
-        outsiders = (int(rule.fixed_holders[domain]), int(rule.fixed_matched[domain]))
+        outsiders = (rule.fixed.holders.get(domain, 0), rule.fixed.matched.get(domain, 0))
         if all(holds and is_matched for _, holds, is_matched in members) and outsiders[0] == outsiders[1]:
             leaving = tuple(item for item, _, _ in members if mobile[item])
             alone = len(leaving) == len(members) and not any(outsiders)

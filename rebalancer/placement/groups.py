@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,51 +21,69 @@ def tally(domain: Ints, members: Ints, at: Ints, fixed: Ints) -> Ints:
     return fixed + np.bincount(domains[domains != NOWHERE], minlength=len(fixed)).astype(np.int64)
 
 
+Counts = dict[int, int]
+"""Members by domain, without zeros: a cluster has many rules of few members over thousands of nodes."""
+
+
+class Numbers(NamedTuple):
+    """What an anti-affinity counts by domain: holders, matched items, and those that are either."""
+
+    holders: Counts
+    matched: Counts
+    either: Counts
+
+    def add(self, domain: int, holds: bool, is_matched: bool, by: int) -> None:
+        """Let one more member (or, by -1, one less) be in a domain."""
+        if domain != NOWHERE:
+            for counts, concerned in ((self.holders, holds), (self.matched, is_matched), (self.either, True)):
+                if concerned:
+                    counts[domain] = counts.get(domain, 0) + by
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Exclusion:
     """Pod anti-affinity, in both directions: no holder shares a domain with another matched item.
 
     `domain[N]` numbers each node's domain; `holders` carry the term, `matched` are what its selector finds (an item
-    is often both). `fixed_holders[D]`, `fixed_matched[D]` and `fixed_either[D]` count what is no item. `goal`: its
-    conflicts are to be cured, and not only kept from growing. `members` are holders and matched items, each once.
+    is often both). `fixed` counts what is no item. `goal`: its conflicts are to be cured, and not only kept from
+    growing. `members` are (item, holds, is matched), by item.
     """
 
     domain: Ints
     holders: Ints
     matched: Ints
-    fixed_holders: Ints
-    fixed_matched: Ints
-    fixed_either: Ints
+    fixed: Numbers = field(default_factory=lambda: Numbers({}, {}, {}))
     goal: bool = True
-    members: Ints = field(init=False)
-    holds: Bools = field(init=False)
-    is_matched: Bools = field(init=False)
+    members: tuple[tuple[int, bool, bool], ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        members = np.union1d(self.holders, self.matched).astype(np.int64)
+        holders, matched = set(self.holders.tolist()), set(self.matched.tolist())
+        members = tuple((item, item in holders, item in matched) for item in sorted(holders | matched))
         object.__setattr__(self, "members", members)
-        object.__setattr__(self, "holds", np.isin(members, self.holders))
-        object.__setattr__(self, "is_matched", np.isin(members, self.matched))
 
-    def counts(self, at: Ints) -> tuple[Ints, Ints, Ints]:
-        """counts[D] of holders, of matched items, and of those that are either."""
-        return (
-            tally(self.domain, self.holders, at, self.fixed_holders),
-            tally(self.domain, self.matched, at, self.fixed_matched),
-            tally(self.domain, self.members, at, self.fixed_either),
-        )
+    def counts(self, at: Ints) -> Numbers:
+        """Who is where, with what is no item."""
+        numbers = Numbers(*(dict(counts) for counts in self.fixed))
+        for item, holds, is_matched in self.members:
+            numbers.add(int(self.domain[at[item]]), holds, is_matched, 1)
+        return numbers
 
-    def degrees(self, at: Ints, counts: tuple[Ints, Ints, Ints]) -> Ints:
-        """degree[M]: how many others each member conflicts with; one that is holder and matched, with either kind."""
-        domains = self.domain[at[self.members]]
-        holders, matched, either = (np.append(count, 0)[domains] for count in counts)
-        foes = np.where(self.holds, np.where(self.is_matched, either - 1, matched), holders)
-        degrees: Ints = np.where(domains == NOWHERE, 0, foes)
-        return degrees
+    def degrees(self, at: Ints, numbers: Numbers) -> list[tuple[int, int]]:
+        """(item, how many others it conflicts with) of every member that conflicts with any."""
+        found = []
+        for item, holds, is_matched in self.members:
+            domain = int(self.domain[at[item]])
+            if holds:
+                foes = numbers.either.get(domain, 0) - 1 if is_matched else numbers.matched.get(domain, 0)
+            else:
+                foes = numbers.holders.get(domain, 0)
+            if domain != NOWHERE and foes:
+                found.append((item, foes))
+        return found
 
     def broken(self, at: Ints) -> bool:
         """Whether anyone breaks the rule in a placement."""
-        return bool(self.degrees(at, self.counts(at)).any())
+        return bool(self.degrees(at, self.counts(at)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

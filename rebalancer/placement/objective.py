@@ -91,8 +91,9 @@ def conflicts(state: Assignment) -> dict[int, int]:
         if state.at[item] == problem.home[item]:
             found[item] = int(problem.misplaced[item])
     for number in index.sick_exclusions:
-        exclusion = problem.exclusions[number]
-        _add(found, problem.judged, exclusion.members, exclusion.degrees(state.at, state.excluded[number]))
+        for item, degree in problem.exclusions[number].degrees(state.at, state.excluded[number]):
+            if problem.judged[item]:
+                found[item] = found.get(item, 0) + degree
     for number in index.sick_attractions:
         attraction = problem.attractions[number]
         _add(found, problem.judged, attraction.holders, attraction.degrees(state.at, state.attracted[number]))

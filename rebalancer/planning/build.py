@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rebalancer.domain.cluster import KubeVirt
-from rebalancer.domain.pod import Pod
+from rebalancer.domain.plan import State
 from rebalancer.domain.resources import CPU, EPHEMERAL_STORAGE, MEMORY, PODS, Resources
 from rebalancer.domain.snapshot import Snapshot
 from rebalancer.domain.verdict import KINDS, NODE_AFFINITY, TAINTS, Trigger, Violation
@@ -17,10 +17,10 @@ from rebalancer.placement.problem import Problem
 from rebalancer.planning.classes import Classes
 from rebalancer.planning.rules import Between
 from rebalancer.policy.cluster_state import ClusterState
-from rebalancer.policy.load import PolicyParams, judged, limit
+from rebalancer.policy.load import PolicyParams, hotspots, judged, limit, node_loads
 from rebalancer.policy.movable import why_immovable
 from rebalancer.policy.rule_book import RuleBook
-from rebalancer.policy.rules import is_judged
+from rebalancer.policy.rules import is_judged, violations
 from rebalancer.policy.score import migration_cost, preference
 
 
@@ -43,10 +43,12 @@ class Picture:
     def of(
         cls, snapshot: Snapshot, triggers: tuple[Trigger, ...], params: PolicyParams, immovable: Mapping[str, str]
     ) -> Picture:
-        settled = ClusterState.of(snapshot, settled=True)
+        real = ClusterState.of(snapshot)
+        lone = not real.in_flight and all(len(pods) <= 1 for pods in real.launchers.values())
+        settled = real.copy() if lone else ClusterState.of(snapshot, settled=True)
         return cls(
             snapshot=snapshot,
-            real=ClusterState.of(snapshot),
+            real=real,
             settled=settled,
             book=RuleBook(settled, snapshot, KINDS),
             params=params,
@@ -67,6 +69,15 @@ class Picture:
     def broken(self) -> tuple[Violation, ...]:
         """The violations that are triggers."""
         return tuple(trigger.violation for trigger in self.triggers if trigger.violation is not None)
+
+    def state(self, state: ClusterState) -> State:
+        """`load.state_of` with the rules that are known already."""
+        thresholds = self.params.thresholds
+        return State(
+            nodes=node_loads(state, thresholds),
+            hotspots=hotspots(state, thresholds),
+            violations=violations(state, self.snapshot, self.params.kinds, self.book),
+        )
 
     def why_stays(self, key: str) -> str | None:
         """Why a VM must stay, None where it may move; asked once."""
@@ -217,8 +228,3 @@ def _preferences(picture: Picture, keys: tuple[str, ...]) -> tuple[Ints, Ints]:
             rows.append(np.array([preference(vmi, node) for node in nodes], dtype=np.int64))
         taste.append(known[terms])
     return np.array(taste, dtype=np.int64), np.array(rows)
-
-
-def tenant_key(pod: Pod) -> str:
-    """The key of the VMI that a launcher pod belongs to."""
-    return f"{pod.namespace}/{pod.owner[1]}"

@@ -18,7 +18,7 @@ from rebalancer.planning.params import PlanningParams
 from rebalancer.planning.reasons import Reasons, left_over
 from rebalancer.planning.waves import Order, Step, order, quiet_seconds, seconds
 from rebalancer.policy.cluster_state import ClusterState
-from rebalancer.policy.load import state_of, threshold_warnings
+from rebalancer.policy.load import threshold_warnings
 from rebalancer.policy.score import Scale, Score
 from rebalancer.policy.target import target_pod
 from rebalancer.policy.verify import verify
@@ -55,7 +55,7 @@ class _Planner:
         snapshot = picture.snapshot
         self.held = dict(picture.immovable)
         self.scale = Scale(snapshot=snapshot, params=params.policy, hot=self.picture.hot, book=self.picture.book)
-        self.before = state_of(self.picture.settled, snapshot, params.policy)
+        self.before = picture.state(picture.settled)
         self.warnings = [*threshold_warnings(snapshot, params.policy.thresholds)]
         self.warnings += [aside.sentence() for aside in snapshot.set_aside]
 
@@ -109,7 +109,8 @@ class _Planner:
         for count in range(len(waves), 0, -1):
             part = waves[:count]
             draft = self._draft(part)
-            problems = verify(self.picture.snapshot, draft, self.params.policy, immovable=self.held)
+            picture = self.picture
+            problems = verify(picture.snapshot, draft, picture.params, immovable=self.held, state=picture.real)
             if not problems:
                 return part
             self.warnings += [f"the plan is cut short before its wave {count}: {problem}" for problem in problems[:3]]
@@ -145,10 +146,10 @@ class _Planner:
         """The solver's values must be the judge's own, to the last integer; a difference is a bug and is told."""
         moves = [move for wave in waves for move in wave.moves]
         hops = sum(move.cost for move in moves if move.hop)
-        before = self.scale.score(self.picture.settled, ())
+        broken = sum(violation.degree for violation in self.before.violations)
         score = self.scale.score(self._settled(waves), moves)
         expected = Score(
-            violations=before.violations + solution.values.violations - solution.first.violations,
+            violations=broken + solution.values.violations - solution.first.violations,
             over_high=solution.values.over_high,
             over_low=solution.values.over_low,
             cost=solution.values.cost + hops,
@@ -163,7 +164,7 @@ class _Planner:
     ) -> Plan:
         settled = self._settled(waves)
         snapshot = self.picture.snapshot
-        after = state_of(settled, snapshot, self.params.policy) if waves else self.before
+        after = self.picture.state(settled) if waves else self.before
         told = self.params.told()
         return Plan(
             id=_digest(snapshot, told, self.picture.triggers, waves),

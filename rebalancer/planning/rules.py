@@ -9,7 +9,7 @@ import numpy as np
 
 from rebalancer.domain.pod import Pod
 from rebalancer.domain.verdict import POD_AFFINITY, POD_ANTI_AFFINITY, TOPOLOGY_SPREAD
-from rebalancer.placement.groups import NOWHERE, Attraction, Bools, Exclusion, Ints, Spread
+from rebalancer.placement.groups import NOWHERE, Attraction, Bools, Exclusion, Ints, Numbers, Spread
 from rebalancer.policy import rule_book
 from rebalancer.policy.filters.spread import eligible_values
 
@@ -33,6 +33,7 @@ class Between:
         self._nodes = nodes
         self._goals = {(violation.kind, violation.rule) for violation in picture.broken}
         self._domains: dict[str, tuple[Ints, int]] = {}
+        self._counted: dict[object, Bools] = {}
 
     def exclusions(self) -> tuple[Exclusion, ...]:
         """Anti-affinity."""
@@ -45,16 +46,13 @@ class Between:
             held, selected = self._items(holders), self._items(matched)
             if not (held or selected):
                 continue
-            domain, size = self._domain(rule.topology_key)
-            either = {pod.uid: pod for pod in (*holders, *matched)}
+            domain, _ = self._domain(rule.topology_key)
             found.append(
                 Exclusion(
                     domain=domain,
                     holders=_array(held),
                     matched=_array(selected),
-                    fixed_holders=self._fixed(holders, domain, size),
-                    fixed_matched=self._fixed(matched, domain, size),
-                    fixed_either=self._fixed(either.values(), domain, size),
+                    fixed=self._numbers(holders, matched, domain),
                     goal=(POD_ANTI_AFFINITY, rule.text) in self._goals,
                 )
             )
@@ -120,7 +118,9 @@ class Between:
                 if constraint.topology_key != rule.topology_key or constraint.max_skew != rule.max_skew:
                     continue
                 question, (values, _) = eligible_values(self._state.table, target, constraint, keys)
-                counted = np.array([value is not None for value in values], dtype=bool)
+                if question not in self._counted:
+                    self._counted[question] = np.array([value is not None for value in values], dtype=bool)
+                counted = self._counted[question]
                 group = groups.setdefault((question, constraint.min_domains), ([], counted, constraint.min_domains))
                 if key not in group[0][-1:]:
                     group[0].append(key)
@@ -132,6 +132,15 @@ class Between:
 
     def _items(self, pods: Collection[Pod]) -> list[int]:
         return sorted({self._item[pod.uid] for pod in pods if pod.uid in self._item})
+
+    def _numbers(self, holders: Collection[Pod], matched: Collection[Pod], domain: Ints) -> Numbers:
+        """Those pods that are no items, by domain."""
+        numbers = Numbers({}, {}, {})
+        held, selected = {pod.uid for pod in holders}, {pod.uid for pod in matched}
+        for uid, pod in {pod.uid: pod for pod in (*holders, *matched)}.items():
+            if uid not in self._item:
+                numbers.add(int(domain[self._position[pod.node]]), uid in held, uid in selected, 1)
+        return numbers
 
     def _fixed(self, pods: Collection[Pod], domain: Ints, size: int) -> Ints:
         """counts[D] of those pods that are no items."""

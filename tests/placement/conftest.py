@@ -94,15 +94,7 @@ def zeros(domain: Sequence[int]) -> Any:
 
 
 def exclusion(holders: Sequence[int], matched: Sequence[int], domain: Sequence[int]) -> Exclusion:
-    none = zeros(domain)
-    return Exclusion(
-        domain=numbers(domain),
-        holders=numbers(sorted(holders)),
-        matched=numbers(sorted(matched)),
-        fixed_holders=none,
-        fixed_matched=none,
-        fixed_either=none,
-    )
+    return Exclusion(domain=numbers(domain), holders=numbers(sorted(holders)), matched=numbers(sorted(matched)))
 
 
 def attraction(holders: Sequence[int], matched: Sequence[int], domain: Sequence[int]) -> Attraction:

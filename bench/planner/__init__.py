@@ -1,0 +1,1 @@
+"""Benchmarks of the planner: instances, the table, and what a run costs."""

@@ -1,0 +1,237 @@
+"""Seeded synthetic clusters, as snapshots: nodes of 84 CPUs and 256 GiB, nine flavours of VM, rules, faults.
+
+Every node is filled up to a load of its own, drawn around the mean. Loose clusters have room everywhere; in tight ones
+nearly all nodes are close under the threshold, and what must leave a hot node hardly finds a place.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from rebalancer.domain.cluster import KubeVirt, Namespace
+from rebalancer.domain.frozen import FrozenMap
+from rebalancer.domain.node import HOSTNAME, Condition, Node, Taint
+from rebalancer.domain.pod import NO_AFFINITY, Affinity, Pod, PodAffinityTerm, PodSpec, Toleration
+from rebalancer.domain.pod import TopologySpreadConstraint as Spread
+from rebalancer.domain.resources import Resources
+from rebalancer.domain.selectors import LabelSelector, Requirement
+from rebalancer.domain.snapshot import Snapshot
+from rebalancer.domain.vmi import VMI, VMISpec
+
+GIB = 2**30
+ZONE = "topology.kubernetes.io/zone"
+FLAVOURS = ((1, 2), (2, 4), (2, 8), (4, 8), (4, 16), (8, 16), (8, 32), (16, 32), (2, 16))
+"""(CPUs, GiB)"""
+SHARES = (27, 24, 12, 14, 7, 7, 3, 2, 4)
+"""How often each flavour occurs, in percent."""
+READY = FrozenMap({"Ready": Condition(status="True")})
+RUNNING = FrozenMap({"Ready": Condition(status="True"), "LiveMigratable": Condition(status="True")})
+PINNED = FrozenMap(
+    {"Ready": Condition(status="True"), "LiveMigratable": Condition(status="False", reason="DisksNotLiveMigratable")}
+)
+LABELS = {
+    "kubernetes.io/arch": "amd64",
+    "kubevirt.io/schedulable": "true",
+    "machine-type.node.kubevirt.io/q35": "true",
+    "host-model-cpu.node.kubevirt.io/Skylake-Server": "true",
+    "cpu-model-migration.node.kubevirt.io/Skylake-Server": "true",
+    "cpu-vendor.node.kubevirt.io/Intel": "true",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What a cluster is made of. Shares are of VMs, or of nodes for `tainted` and `gold`.
+
+    `spread` is the standard deviation of the nodes' loads; `plain` leaves out rules, faults and differences of nodes.
+    """
+
+    nodes: int
+    mean: float
+    spread: float
+    plain: bool = False
+    grouped: float = 0.10
+    broken: float = 0.01
+    immovable: float = 0.05
+    picky: float = 0.03
+    gold: float = 0.20
+    tainted: float = 0.02
+    large: float = 0.10
+
+    @classmethod
+    def loose(cls, nodes: int, *, plain: bool = False) -> Shape:
+        return cls(nodes=nodes, mean=0.67, spread=0.086, plain=plain)
+
+    @classmethod
+    def tight(cls, nodes: int, *, plain: bool = False) -> Shape:
+        return cls(nodes=nodes, mean=0.785, spread=0.02, plain=plain)
+
+
+def cluster(shape: Shape, seed: int) -> Snapshot:
+    """A cluster of this shape; equal seeds give equal clusters."""
+    return _Builder(shape, random.Random(f"{shape} {seed}")).snapshot()
+
+
+class _Builder:
+    def __init__(self, shape: Shape, chance: random.Random) -> None:
+        self.shape, self.chance = shape, chance
+        self.nodes: dict[str, Node] = {}
+        self.drafts: list[tuple[str, int]] = []  # node, flavour
+        self.by_node: dict[str, list[int]] = {}
+
+    def snapshot(self) -> Snapshot:
+        for number in range(self.shape.nodes):
+            self._node(f"n{number:05}")
+        groups = {} if self.shape.plain else self._groups()
+        shared: dict[tuple[object, ...], VMISpec | PodSpec] = {}
+        vmis, pods = {}, {}
+        for number, (node, flavour) in enumerate(self.drafts):
+            vmi, pod = self._vm(number, node, flavour, groups.get(number, ""), shared)
+            vmis[vmi.key], pods[pod.key] = vmi, pod
+        return Snapshot(
+            nodes=FrozenMap(sorted(self.nodes.items())),
+            pods=FrozenMap(sorted(pods.items())),
+            vmis=FrozenMap(sorted(vmis.items())),
+            namespaces=FrozenMap({"prod": Namespace(name="prod")}),
+            kubevirt=KubeVirt(version="v1.9.0", phase="Deployed"),
+            resource_version="1",
+            taken=1_800_000_000.0,
+        )
+
+    def _node(self, name: str) -> None:
+        shape, chance = self.shape, self.chance
+        labels = {**LABELS, HOSTNAME: name, ZONE: f"z{len(self.nodes) % 3}"}
+        cpu, memory, taints = 84, 256, ()
+        if not shape.plain:
+            if chance.random() < shape.gold:
+                labels["tier"] = "gold"
+            if chance.random() < shape.large:
+                cpu, memory = 168, 512
+            if chance.random() < shape.tainted:
+                taints = (Taint(key="reserved", value="gpu", effect="NoSchedule"),)
+        self.nodes[name] = Node(
+            name=name,
+            uid=name,
+            labels=FrozenMap(labels),
+            taints=taints,
+            allocatable=Resources(cpu_milli=cpu * 1000, memory_bytes=memory * GIB),
+            pods=250,
+            conditions=READY,
+        )
+        self.by_node[name] = []
+        wanted = cpu * min(0.985, max(0.2, chance.gauss(shape.mean, shape.spread)))
+        used, filled = 0, 0
+        while True:
+            flavour = chance.choices(range(len(FLAVOURS)), SHARES)[0]
+            if used + FLAVOURS[flavour][0] > wanted + 0.5 or filled + FLAVOURS[flavour][1] > 0.95 * memory:
+                return
+            used, filled = used + FLAVOURS[flavour][0], filled + FLAVOURS[flavour][1]
+            self.by_node[name].append(len(self.drafts))
+            self.drafts.append((name, flavour))
+
+    def _groups(self) -> dict[int, str]:
+        """VM → rule: "apart-..." (hosts), "zones-..." (spread by zone), "beside-..." (affinity by zone), by VM."""
+        shape, chance = self.shape, self.chance
+        free = list(range(len(self.drafts)))
+        chance.shuffle(free)
+        left = int(shape.grouped * len(free))
+        found: dict[int, str] = {}
+        number = 0
+        while left > 0 and len(free) > 6:
+            kind = chance.choices(("apart", "zones", "beside"), (80, 15, 5))[0]
+            members = self._members(kind, free, chance.randint(3, 5))
+            if kind == "apart" and chance.random() < shape.broken:
+                here = [other for other in self.by_node[self.drafts[members[0]][0]] if other not in found]
+                members = [*members[1:], members[0], *[o for o in here if o not in members][:1]]
+            found.update(dict.fromkeys(members, f"{kind}-{number}"))
+            left -= len(members)
+            number += 1
+        return found
+
+    def _members(self, kind: str, free: list[int], size: int) -> list[int]:
+        """VMs that keep the rule of their kind where they are."""
+        members: list[int] = []
+        zones: list[str] = []
+        skipped = []
+        while len(members) < size and free:
+            number = free.pop()
+            node = self.drafts[number][0]
+            zone = self.nodes[node].labels[ZONE]
+            if kind == "apart":
+                fits = all(self.drafts[other][0] != node for other in members)
+            elif kind == "zones":
+                fits = zones.count(zone) <= min(zones.count(z) for z in ("z0", "z1", "z2"))
+            else:
+                fits = zone == self.nodes[self.drafts[members[0]][0]].labels[ZONE] if members else True
+            if fits:
+                members.append(number)
+                zones.append(zone)
+            else:
+                skipped.append(number)
+        free.extend(reversed(skipped))
+        return members
+
+    def _vm(
+        self, number: int, node: str, flavour: int, group: str, shared: dict[tuple[object, ...], VMISpec | PodSpec]
+    ) -> tuple[VMI, Pod]:
+        shape, chance = self.shape, self.chance
+        cpu, memory = FLAVOURS[flavour]
+        picky = not shape.plain and "tier" in self.nodes[node].labels and chance.random() < shape.picky / shape.gold
+        tolerant = bool(self.nodes[node].taints)
+        pinned = not shape.plain and chance.random() < shape.immovable
+        key = (flavour, picky, tolerant, group)
+        labels = FrozenMap({"app": group} if group else {})
+        if ("vmi", *key) not in shared:
+            affinity, spread = _rule(group)
+            shared["vmi", *key] = VMISpec(
+                node_selector=FrozenMap({"tier": "gold"} if picky else {}),
+                affinity=affinity,
+                spread=spread,
+                tolerations=(Toleration(key="reserved", operator="Exists"),) if tolerant else (),
+                cores=cpu,
+                cpu_model="host-model",
+                machine_type="q35",
+                cpu_requests_milli=cpu * 1000,
+                guest_memory_bytes=memory * GIB,
+            )
+            shared["pod", *key] = PodSpec(requests=Resources(cpu_milli=cpu * 1000, memory_bytes=memory * GIB))
+        spec, pod_spec = shared["vmi", *key], shared["pod", *key]
+        assert isinstance(spec, VMISpec)
+        assert isinstance(pod_spec, PodSpec)
+        name = f"vm-{number:06}"
+        vmi = VMI(
+            namespace="prod",
+            name=name,
+            uid=f"u{number}",
+            labels=labels,
+            spec=spec,
+            phase="Running",
+            node=node,
+            conditions=PINNED if pinned else RUNNING,
+            eviction_strategy="LiveMigrate",
+            machine_type="q35",
+        )
+        pod = Pod(
+            namespace="prod",
+            name=f"virt-launcher-{name}",
+            uid=f"p{number}",
+            labels=labels,
+            spec=pod_spec,
+            node=node,
+            phase="Running",
+            owner=("VirtualMachineInstance", name, vmi.uid),
+        )
+        return vmi, pod
+
+
+def _rule(group: str) -> tuple[Affinity, tuple[Spread, ...]]:
+    """What the name of a group says."""
+    selector = LabelSelector(requirements=(Requirement(key="app", operator="In", values=(group,)),))
+    if group.startswith("apart"):
+        return Affinity(anti_required=(PodAffinityTerm(selector=selector, topology_key=HOSTNAME),)), ()
+    if group.startswith("beside"):
+        return Affinity(pod_required=(PodAffinityTerm(selector=selector, topology_key=ZONE),)), ()
+    if group.startswith("zones"):
+        return NO_AFFINITY, (Spread(max_skew=1, topology_key=ZONE, selector=selector),)
+    return NO_AFFINITY, ()
