@@ -149,6 +149,9 @@ class Cycle:
         watched = self._ports.cache.snapshot()
         self._note(await self._flights.settle(watched, act=self._active))
         await self._look(watched)
+        if self._flights.unwithdrawn:
+            flight, reason, problem = self._flights.unwithdrawn[0]
+            return Step(sentence=words.unwithdrawn(flight.move, reason, problem))
         if self._active:
             if reason := why_paused(self._view.snapshot, self._params.own_namespace):
                 return Step(sentence=words.paused(reason))
@@ -187,7 +190,7 @@ class Cycle:
             work = partial(look, snapshot, self._policy, view.memory, self._ports.clock.monotonic())
             view.state, view.triggers, view.memory = await self._ports.offload(work)
         view.watched, view.snapshot = watched, snapshot
-        view.resting = budget.resting(snapshot, self._params.limits, self._ports.clock.now())
+        view.resting = budget.resting(snapshot, self._params.limits, self._api_now())
 
     def _immovable(self) -> Mapping[str, str]:
         """VMs that must stay for reasons that the snapshot does not show, with the reason."""
@@ -322,7 +325,7 @@ class Cycle:
             until = self._wall(wait.until)
             message = f"{move.target} receives nothing until {words.moment(until)} ({wait.message})"
             held.append(Held(vmi=move.vmi, reason="TargetBackoff", message=message, until=until))
-        admission = budget.admit(open_moves, self._view.snapshot, self._params.limits, self._ports.clock.now())
+        admission = budget.admit(open_moves, self._view.snapshot, self._params.limits, self._api_now())
         return admission.admitted, [*held, *admission.held]
 
     def _held(self, move: Move, result: NotStarted) -> Held:
@@ -349,6 +352,11 @@ class Cycle:
         plan = self._progress.plan
         self._progress = None
         return Step(sentence=words.dropped(plan, reason), more=True)
+
+    def _api_now(self) -> float:
+        """Wall time as budgets count it. The API cuts its times to whole seconds, so that what began 3599.2 s ago may
+        read as 3600: one second less, and no window is left too early."""
+        return self._ports.clock.now() - 1.0
 
     def _wall(self, monotonic: float) -> float:
         """A monotonic moment as wall time."""

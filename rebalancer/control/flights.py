@@ -52,6 +52,8 @@ class Flights:
         self._flying: dict[str, Flight] = {}
         self._arrivals: dict[str, _Arrival] = {}
         self._ended: deque[str] = deque(maxlen=REMEMBERED)
+        self.unwithdrawn: tuple[tuple[Flight, str, str], ...] = ()
+        """Those that must give way and could not be deleted just now: flight, why it must, why it could not."""
 
     def all(self) -> tuple[Flight, ...]:
         """Every flight, oldest first."""
@@ -84,6 +86,7 @@ class Flights:
         With `act`, those that must give way are deleted. `snapshot` is as watched, without the overlay.
         """
         self._adopt(snapshot)
+        self.unwithdrawn = ()
         outcomes = []
         for flight in [self._refresh(flight, snapshot) for flight in self.all()]:
             outcome = await self._end(flight, shown=flight.key in snapshot.migrations)
@@ -171,6 +174,10 @@ class Flights:
     async def _give_way(self, flight: Flight, snapshot: Snapshot) -> None:
         elapsed = self._clock.monotonic() - flight.begun
         reason = why_withdraw(flight, snapshot, elapsed)
-        if reason and not await self._executor.withdraw(flight):
-            overdue = elapsed > flight.limit_seconds
-            self._flying[flight.key] = replace(flight, withdrawn=reason, overdue=overdue)
+        if not reason:
+            return
+        if problem := await self._executor.withdraw(flight):
+            self.unwithdrawn += ((flight, reason, problem),)
+            return
+        overdue = elapsed > flight.limit_seconds
+        self._flying[flight.key] = replace(flight, withdrawn=reason, overdue=overdue)

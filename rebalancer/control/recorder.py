@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from rebalancer.control.clock import Clock
 from rebalancer.domain.naming import MANAGER
 from rebalancer.kube.outcome import ApiError, Refusal
 from rebalancer.kube.transport import Api
+
+LOG = logging.getLogger(__name__)
 
 API_VERSIONS = {"VirtualMachineInstance": "kubevirt.io/v1", "Node": "v1", "Deployment": "apps/v1"}
 COLLECTION = "/apis/events.k8s.io/v1/namespaces/{}/events"
@@ -74,6 +77,7 @@ class Recorder:
         self._news = anyio.Event()
         self._series: OrderedDict[tuple[str, ...], _Series] = OrderedDict()
         self._number = 0
+        self._problem = ""
         self.lost = 0
 
     def tell(self, notes: Iterable[Note]) -> None:
@@ -124,12 +128,21 @@ class Recorder:
                     timeout_seconds=self._params.request_seconds,
                 )
                 self._remember(key, _Series(name=unique, since=now))
-        except ApiError:
-            self.lost += 1
+        except ApiError as error:
+            self._lose(str(error))
             return
         if isinstance(answer, Refusal):
             self._series.pop(key, None)
-            self.lost += 1
+            self._lose(answer.message)
+        else:
+            self._problem = ""
+
+    def _lose(self, problem: str) -> None:
+        """Counts what could not be written, and says why when that is news."""
+        self.lost += 1
+        if problem != self._problem:
+            LOG.warning("Events cannot be written: %s", problem)
+        self._problem = problem
 
     def _remember(self, key: tuple[str, ...], series: _Series) -> None:
         self._series[key] = series

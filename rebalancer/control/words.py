@@ -135,5 +135,10 @@ def failed(error: BaseException) -> Sentence:
     return Sentence(kind="Failed", text=text)
 
 
+def unwithdrawn(move: Move, reason: str, problem: str) -> Sentence:
+    text = f"The migration of {move.vmi} to {move.target} must give way ({reason}) and cannot be deleted: {problem}"
+    return Sentence(kind="Failed", text=text)
+
+
 def refused(message: str) -> Sentence:
     return Sentence(kind="Failed", text=f"Nothing could be started: {message}")

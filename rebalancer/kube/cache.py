@@ -74,6 +74,8 @@ class Cache:
             why = f" ({reflector.problem})" if reflector.problem else ""
             if not reflector.synced:
                 found.append(f"{reflector.kind.plural} are not listed yet{why}")
+            elif reflector.forbidden:
+                found.append(reflector.problem)
             elif not reflector.absent and reflector.age_seconds() > self._params.stale_seconds:
                 found.append(f"nothing heard of {reflector.kind.plural} for {reflector.age_seconds():.0f} s{why}")
         return tuple(found)

@@ -55,7 +55,8 @@ class Reflector:
     """The objects of one kind by key (name, or "namespace/name"). `run` until cancelled.
 
     `revision` grows with every change, `synced` is true after the first whole list. `problem` is why the last attempt
-    failed, "" when all is well. An optional kind that is not served, or that we may not see, is empty and `absent`.
+    failed, "" when all is well. `forbidden` while we may not watch what we have listed. An optional kind that is not
+    served, or that we may not see, is empty and `absent`.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Reflector:
         self.resource_version = ""
         self.synced = False
         self.absent = False
+        self.forbidden = False
         self.problem = ""
         self.lists = 0
         self.watches = 0
@@ -102,6 +104,13 @@ class Reflector:
                     await self._watch()
             except ApiError as error:
                 await self._pause(str(error), error.retry_after_seconds)
+
+    def _forbid(self, problem: str) -> None:
+        """We may list but not watch, which is news the first time."""
+        self.problem = problem
+        if not self.forbidden:
+            self.forbidden = True
+            self._touch()
 
     async def _pause(self, problem: str, at_least_seconds: float = 0.0) -> None:
         self.problem = problem
@@ -147,10 +156,11 @@ class Reflector:
     def _refused(self, answer: Refusal) -> None:
         """An optional kind may be missing; a continue token that expired is answered by starting over, later."""
         if self.kind.optional and answer.kind in (NOT_FOUND, FORBIDDEN):
+            news = not self.absent
             self.absent = True
             self._note_progress()
             self.problem = answer.message if answer.kind == FORBIDDEN else ""
-            if not self.synced or self.items:
+            if news or not self.synced or self.items:
                 self._replace({}, {})
             return
         if answer.kind == NOT_FOUND:
@@ -187,7 +197,13 @@ class Reflector:
                 problem, retry_after = stream.message, stream.retry_after_seconds
                 if not expired and stream.kind == NOT_FOUND:
                     self.resource_version = ""
+                if stream.kind == FORBIDDEN:
+                    if self.kind.optional:
+                        self._refused(stream)
+                        return
+                    self._forbid(f"cannot watch {self.kind.plural}: {problem}")
             else:
+                self.forbidden = False
                 self._note_progress()
                 expired, problem, retry_after = await self._follow(stream), "", 0.0
         if expired:
