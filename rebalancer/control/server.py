@@ -1,8 +1,8 @@
-"""Our own HTTP server: /healthz and /readyz, and whatever pages it is given (/metrics, the page)."""
+"""Our own HTTP server: /healthz and /readyz, and whatever pages and routes it is given (/metrics, the page)."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -12,6 +12,21 @@ Page = Callable[[], tuple[str, bytes]]
 """Renders a page: content type and body."""
 Probe = Callable[[], str]
 """Why we are not healthy or not ready, "" when we are."""
+
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+"""Of every answer: a browser runs and loads nothing but what we serve, and shows us in nobody's frame."""
 
 
 class ServerError(Exception):
@@ -32,10 +47,17 @@ class HttpParams:
 
 @asynccontextmanager
 async def serving(
-    params: HttpParams, pages: Mapping[str, Page], *, healthy: Probe, ready: Probe
+    params: HttpParams,
+    pages: Mapping[str, Page],
+    *,
+    healthy: Probe,
+    ready: Probe,
+    routes: Iterable[web.RouteDef] = (),
 ) -> AsyncIterator[tuple[str, int]]:
     """Serves for as long as it is entered; gives host and port. Health answers carry no names. Raises ServerError."""
     application = web.Application()
+    application.on_response_prepare.append(_add_headers)
+    application.router.add_routes(routes)
     for path, page in pages.items():
         application.router.add_get(path, _page(page))
     application.router.add_get("/healthz", _probe(healthy))
@@ -52,6 +74,11 @@ async def serving(
         yield str(host), int(port)
     finally:
         await runner.cleanup()
+
+
+async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(HEADERS)
+    response.headers.setdefault("Cache-Control", "no-store")
 
 
 def _page(page: Page) -> Callable[[web.Request], Awaitable[web.Response]]:

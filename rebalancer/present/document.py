@@ -38,8 +38,8 @@ def document(plan: Plan, names: Names) -> Json:
         "settings": dict(plan.settings),
         "triggers": [_trigger(trigger) for trigger in plan.triggers],
         "waves": [{"moves": [_move(move, names) for move in wave.moves]} for wave in plan.waves],
-        "before": _state(plan.before),
-        "after": _state(plan.after),
+        "before": state(plan.before),
+        "after": state(plan.after),
         "left": [_left(left) for left in plan.left],
         "bound": {
             "moves": plan.bound.moves,
@@ -73,11 +73,12 @@ def _move(move: Move, names: Names) -> Json:
     }
 
 
-def _state(state: State) -> Json:
+def state(shown: State) -> Json:
+    """A state of the cluster, as a plan's before and after."""
     return {
-        "hotspots": [_hotspot(hotspot) for hotspot in state.hotspots],
-        "violations": [_violation(violation) for violation in state.violations],
-        "nodes": {name: _load(load) for name, load in sorted(state.nodes.items())},
+        "hotspots": [_hotspot(hotspot) for hotspot in shown.hotspots],
+        "violations": [_violation(violation) for violation in shown.violations],
+        "nodes": {name: _load(load) for name, load in sorted(shown.nodes.items())},
     }
 
 
