@@ -61,6 +61,7 @@ PROGRAMS = (
     Program(name="virt-api", module="kubevirt", package="kubevirt.io/kubevirt/cmd/virt-api"),
     Program(name="crds", module="kubevirt", package="./crds"),
     Program(name="descheduler", module="descheduler", package="sigs.k8s.io/descheduler/cmd/descheduler"),
+    Program(name="helm", module="helm", package="helm.sh/helm/v3/cmd/helm"),
 )
 
 

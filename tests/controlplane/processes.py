@@ -79,6 +79,11 @@ class Process:
         """Whether it has exited."""
         return self._popen.poll() is not None
 
+    @property
+    def exit_code(self) -> int | None:
+        """What it ended with; negative the signal that ended it, None while it runs."""
+        return self._popen.poll()
+
     async def ready(self, check: Callable[[], Awaitable[bool]], *, seconds: float) -> None:
         """Wait until `check` says yes; ProcessError when the process ends before, or the time does."""
         with anyio.move_on_after(seconds):
