@@ -210,7 +210,8 @@ class Executor:
                 found = await self.read_migration(namespace, name)
             except ApiError:
                 continue
-            if found is not None and not found.final:
+            if found is not None:
+                # It may even have ended by now; the VMI tells how.
                 return self._flight(move, found.labels.get(PLAN, ""), found, snapshot)
         return NotStarted(kind=LOST, reason="Lost", message=f"no answer and no VMIM {name}: {problem}")
 

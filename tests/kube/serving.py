@@ -6,7 +6,7 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,12 +14,13 @@ from aiohttp import web
 
 from rebalancer.kube.retry import Surroundings
 from rebalancer.kube.transport import Api, unix_socket
-from rebalancer.sim.api import ApiServer
+from rebalancer.sim.api import ApiParams, ApiServer
 from rebalancer.sim.faults import Entry, Faults, Script
 from rebalancer.sim.store import Store
 from rebalancer.sim.virtualtime import run_virtual
 
 T = TypeVar("T")
+USERS = ("a", "b")
 EPOCH = 1_800_000_000.0
 """Wall time at the beginning of every run."""
 
@@ -43,9 +44,13 @@ class Served:
     api: Api
     socket: str
 
-    def client(self) -> Api:
-        """One more client, to be entered."""
-        return Api(unix_socket(self.socket))
+    def client(self, user: str) -> Api:
+        """One more client, to be entered; its requests are logged as that user's."""
+
+        async def credentials(_: bool) -> str:
+            return f"Bearer {user}"
+
+        return Api(replace(unix_socket(self.socket), credentials=credentials))
 
     def requests(self, verb: str, resource: str = "") -> list[Entry]:
         """The requests so far, by verb (get, list, watch, create, ...) and resource."""
@@ -67,7 +72,8 @@ def serve(
         with tempfile.TemporaryDirectory() as folder:
             socket = f"{folder}/api"
             store = Store(lambda: EPOCH + monotonic())
-            server = ApiServer(store, faults=faults or Script(), authorize=authorize)
+            params = ApiParams(tokens={user: user for user in USERS})
+            server = ApiServer(store, faults=faults or Script(), authorize=authorize, params=params)
             await server.start(unix=socket)
             try:
                 async with Api(unix_socket(socket)) as api:

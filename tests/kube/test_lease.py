@@ -56,11 +56,8 @@ def contend(
 
     async def scenario(served: Served) -> tuple[Watcher, Served]:
         watcher = Watcher()
-        async with served.client() as other:
-            electors = {
-                "a": Elector(served.api, A, around or surroundings()),
-                "b": Elector(other, B, surroundings()),
-            }
+        async with served.client("a") as one, served.client("b") as other:
+            electors = {"a": Elector(one, A, around or surroundings()), "b": Elector(other, B, surroundings())}
             async with anyio.create_task_group() as tasks:
                 with anyio.CancelScope() as scope:
                     async with anyio.create_task_group() as first:
@@ -88,14 +85,8 @@ def contend(
 
 
 def of_a(method: str = "") -> Callable[[Entry], bool]:
-    """The lease requests of `a` from FAULT_AT on (its client is the first connection: it writes its own name)."""
-
-    def matches(entry: Entry) -> bool:
-        mine = entry.body is None or entry.body["spec"]["holderIdentity"] == "a"
-        late = entry.started - EPOCH >= FAULT_AT
-        return late and mine and "leases" in entry.path and method in ("", entry.method)
-
-    return matches
+    """The requests of `a` from FAULT_AT on."""
+    return lambda entry: entry.user == "a" and entry.started - EPOCH >= FAULT_AT and method in ("", entry.method)
 
 
 ALWAYS = 10**6
