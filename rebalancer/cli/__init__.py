@@ -124,6 +124,22 @@ def dump(
 
 
 @app.command()
+def demo(
+    mode: ModeOption = None,
+    speed: Annotated[float, typer.Option(min=0.1, help="Times faster than the wall clock.")] = 10.0,
+    seed: Annotated[int, typer.Option(help="Of what happens to the cluster.")] = 0,
+    seconds: Annotated[float, typer.Option(min=0, help="Of the cluster's time; 0 until interrupted.")] = 0.0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of its API server on 127.0.0.1; 0 for a free one.")] = 0,
+    given: Given = None,
+) -> None:
+    """Watch the daemon at work on a simulated cluster."""
+    with refusals():
+        from rebalancer.cli import show  # noqa: PLC0415
+
+        show.run(show.Demo(speed=speed, seed=seed, seconds=seconds, port=port), _overrides(given, mode))
+
+
+@app.command()
 def simulate(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="SCENARIO...", help="Which; all where none is named.")

@@ -24,8 +24,9 @@ def line(report: Report, *, as_json: bool = False) -> str:
     """A report as one log line, without its end. JSON lines have the keys of `fields`."""
     if as_json:
         return json.dumps(fields(report), ensure_ascii=False)
-    plan = f" [{report.plan.id}]" if report.plan else ""
-    return f"{moment(report.time)} {level(report).upper():7} {report.sentence.kind}{plan}: {report.sentence.text}"
+    text = report.sentence.text
+    plan = f" (plan {report.plan.id})" if report.plan and report.plan.id not in text else ""
+    return f"{moment(report.time)} {level(report).upper():7} {text}{plan}"
 
 
 def level(report: Report) -> str:
@@ -68,4 +69,4 @@ def _set_aside(report: Report, before: Report | None) -> tuple[str, ...]:
 def _warning(time: float, text: str, as_json: bool) -> str:
     if as_json:
         return json.dumps({"time": moment(time), "level": "warning", "kind": "SetAside", "message": text})
-    return f"{moment(time)} {'WARNING':7} SetAside: {text}"
+    return f"{moment(time)} {'WARNING':7} {text}"

@@ -18,7 +18,7 @@ from rich.text import Text
 from rebalancer.domain.plan import Plan
 from rebalancer.domain.report import Report
 from rebalancer.present import log
-from rebalancer.present.text import LEGEND, nodes_view, rendered, summary
+from rebalancer.present.text import LEGEND, moves_view, nodes_view, rendered, summary, wave_title
 from rebalancer.present.words import count, duration, moment, some
 
 SENTENCES_SHOWN = 7
@@ -58,11 +58,13 @@ class Picture:
         if report is None:
             return Text(f"{self._title}: the cluster is being listed …")
         passed = f"{duration(report.time - self._begun)} of its time"
+        ahead = report.plan.after if report.plan and not report.plan.is_noop() else None
         views: list[RenderableType] = [
-            Text(f"{self._title} · {report.mode} · {moment(report.time)} · {passed}", style="bold"),
+            Text(self._title, style="bold"),
+            Text(f"{report.mode} · {moment(report.time)} · {passed}"),
             Text(),
-            nodes_view(report.state, width=width),
-            Text("  " + LEGEND.split("  ")[0] + "  " + LEGEND.split("  ")[-1], style="dim"),
+            nodes_view(report.state, ahead, width=width),
+            Text(f"  {LEGEND}", style="dim"),
             Text(),
             Text(_standing(report), style="bold"),
         ]
@@ -71,7 +73,11 @@ class Picture:
         if report.held:
             waiting = some(sorted({held.reason for held in report.held}))
             views.append(Text(f"  {count(len(report.held), 'move')} held: {waiting}", style="yellow"))
-        return Group(*views, Text(), *self._sentences())
+        views += [Text(), *self._sentences()]
+        if report.plan is not None and report.plan.waves and report.mode != "active":
+            first = report.plan.waves[0]
+            views += [Text(), Text(wave_title(1, len(report.plan.waves), first)), moves_view(first)]
+        return Group(*views)
 
     def _sentences(self) -> Iterator[RenderableType]:
         for time, kind, text in self._said:
@@ -86,7 +92,7 @@ def _standing(report: Report) -> str:
         return "No plan in force."
     if plan.is_noop() or report.mode != "active":
         return f"Plan {plan.id}: {summary(plan)}"
-    return f"Plan {plan.id}: wave {min(report.wave + 1, len(plan.waves))} of {len(plan.waves)}, {_done(report, plan)}"
+    return f"Plan {plan.id}: wave {max(1, report.wave)} of {len(plan.waves)}, {_done(report, plan)}"
 
 
 def _done(report: Report, plan: Plan) -> str:

@@ -146,7 +146,7 @@ def test_run_says_what_it_would_do_and_writes_nothing_but_its_lease_and_events(
     daemon: Callable[..., tuple[subprocess.Popen[str], list[str]]], server: World
 ) -> None:
     requests = len(server.api.log)
-    process, _ = daemon("DryRun", REBALANCER_HTTP__PORT="0")
+    process, _ = daemon('"DryRun"', REBALANCER_HTTP__PORT="0")
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=20)
     assert (process.returncode, out) == (0, "")
@@ -169,7 +169,7 @@ def test_a_port_in_use_says_what_to_do(environment: dict[str, str], server: Worl
 
 def test_metrics_are_served(daemon: Callable[..., tuple[subprocess.Popen[str], list[str]]]) -> None:
     port = free_port()
-    process, _ = daemon("DryRun", REBALANCER_HTTP__PORT=str(port), REBALANCER_LOG__FORMAT="json")
+    process, _ = daemon('"DryRun"', REBALANCER_HTTP__PORT=str(port))
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         page = answer.read().decode()
     process.send_signal(signal.SIGINT)

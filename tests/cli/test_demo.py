@@ -1,0 +1,80 @@
+"""`rebalancer demo`: what `make run` shows, as lines and on a terminal, and how it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+DEMO = [sys.executable, "-m", "rebalancer", "demo", "--speed", "30"]
+PATIENCE_SECONDS = 60.0
+
+
+def lines(*arguments: str) -> str:
+    done = subprocess.run([*DEMO, *arguments], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_without_a_terminal_every_sentence_is_a_line() -> None:
+    told = lines("--seconds", "150")
+    assert re.search(r"^\S+Z INFO +Plan \w+: \d+ moves in \d+ waves", told, re.MULTILINE), told
+    assert re.search(r"^\S+Z INFO +Wave 1 of \d+: started \d migrations: ", told, re.MULTILINE), told
+    assert "\x1b" not in told
+
+
+def test_a_dry_run_shows_the_plan_and_moves_nothing() -> None:
+    told = lines("--mode", "dry-run", "--seconds", "150")
+    assert re.search(r"^  w-00  █+", told, re.MULTILINE), told
+    assert "Dry run, nothing is moved" in told
+    assert "started" not in told
+
+
+@pytest.mark.parametrize("command", [DEMO, ["make", "--silent", "run", "ARGS=--speed 30"]], ids=["command", "make run"])
+def test_on_a_terminal_the_picture_stays_until_interrupted(command: list[str]) -> None:
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 45, 100, 0, 0))
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdin=follower, stdout=follower, stderr=follower, start_new_session=True,
+        env={**os.environ, "TERM": "xterm-256color"},
+    )  # fmt: skip
+    os.close(follower)
+    timer = threading.Timer(PATIENCE_SECONDS, process.kill)
+    timer.start()
+    try:
+        shown = read(leader, until="w-00")
+        os.killpg(process.pid, signal.SIGINT)
+        shown += read(leader)
+        assert process.wait() in (130, -signal.SIGINT)  # make ends as its shell would: by the signal
+    finally:
+        timer.cancel()
+        process.kill()
+        os.close(leader)
+    assert "threshold" in shown
+    assert "Traceback" not in shown
+    assert "mistake" not in shown
+
+
+def read(terminal: int, until: str = "") -> str:
+    """What the terminal shows, up to a word or to its end."""
+    shown = ""
+    while not until or until not in shown:
+        if not select.select([terminal], [], [], PATIENCE_SECONDS)[0]:
+            break
+        try:
+            shown += os.read(terminal, 65_536).decode(errors="replace")
+        except OSError:  # how Linux says that the other side has closed
+            break
+    return shown
