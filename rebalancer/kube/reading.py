@@ -95,8 +95,9 @@ def labels(found: Mapping[str, str] | None) -> Labels:
 
 @lru_cache(maxsize=4096)
 def _is_read(key: str) -> bool:
-    domain, slash, _ = key.rpartition("/")
-    return bool(slash) and (
+    domain, slash, name = key.rpartition("/")
+    # virt-handler's heartbeat changes on every node every minute, and we judge a node by what follows from it.
+    return bool(slash and name != "heartbeat") and (
         domain in ("kubevirt.io", "kubevirt-rebalancer.io", "descheduler.alpha.kubernetes.io")
         or domain.endswith(".kubevirt.io")
     )
