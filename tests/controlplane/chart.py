@@ -30,7 +30,8 @@ def render(namespace: str = NAME, **settings: str) -> str:
     """
     helm = find("helm")["helm"]
     values = json.dumps({"settings": settings, "fullnameOverride": namespace})
-    command = [helm, "template", NAME, CHART, "--namespace", namespace, "--kube-version", KUBE_VERSION, "--values", "-"]
+    where = ["--namespace", namespace, "--kube-version", KUBE_VERSION, "--values", "-"]
+    command = [str(helm), "template", NAME, str(CHART), *where]
     done = subprocess.run(command, input=values, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout
