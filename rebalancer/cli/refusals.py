@@ -37,24 +37,22 @@ def refusals() -> Iterator[None]:
         sys.exit(code)
 
 
-def _judged(error: Exception) -> tuple[int, str]:
-    """Exit code and words. The imports are late: a command that succeeds does not pay for them."""
-    from rebalancer.control.server import ServerError  # noqa: PLC0415
-    from rebalancer.kube.dump import DumpError  # noqa: PLC0415
-    from rebalancer.kube.outcome import ApiError, ConfigError  # noqa: PLC0415
-    from rebalancer.present.explain import NoSuchNodeError, NoSuchVMError  # noqa: PLC0415
-    from rebalancer.settings import SettingsError  # noqa: PLC0415
+KNOWN = (
+    ("rebalancer.settings.model", "SettingsError", USAGE, ""),
+    ("rebalancer.present.explain", "NoSuchVMError", USAGE, ""),
+    ("rebalancer.present.explain", "NoSuchNodeError", USAGE, ""),
+    ("rebalancer.control.server", "ServerError", USAGE, "; REBALANCER_HTTP__HOST and REBALANCER_HTTP__PORT say where"),
+    ("rebalancer.kube.dump", "DumpError", INPUT, ""),
+    ("rebalancer.kube.outcome", "ConfigError", CLUSTER, "; with --from DUMP no cluster is needed"),
+    ("rebalancer.kube.outcome", "ApiError", CLUSTER, ""),
+)
+"""Module, class, exit code and what to do. An error whose module was never imported cannot have been raised."""
 
-    if isinstance(error, ServerError):
-        return USAGE, f"{error}; REBALANCER_HTTP__HOST and REBALANCER_HTTP__PORT say where else"
-    if isinstance(error, SettingsError | NoSuchVMError | NoSuchNodeError):
-        return USAGE, str(error)
-    if isinstance(error, DumpError):
-        return INPUT, str(error)
-    if isinstance(error, ConfigError):
-        return CLUSTER, f"{error}; with --from DUMP no cluster is needed"
-    if isinstance(error, ApiError):
-        return CLUSTER, str(error)
+
+def _judged(error: Exception) -> tuple[int, str]:
+    for module, name, code, remedy in KNOWN:
+        if module in sys.modules and isinstance(error, getattr(sys.modules[module], name)):
+            return code, f"{error}{remedy}"
     if isinstance(error, OSError):
         return INPUT, f"{error.filename or 'file'}: {error.strerror or error}"
     return OURS, f"this is a mistake of ours: {type(error).__name__}: {_first_line(error)}; {DEBUG}=1 shows where"

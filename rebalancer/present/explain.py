@@ -137,8 +137,8 @@ def _lines(told: Explanation) -> Iterator[str]:
         yield f"{len(told.fitting)}/{total} nodes could take it:"
         yield from (f"  {place.node}  {_with_it(place)}" for place in sorted(told.fitting, key=lambda at: at.cpu))
     if told.full:
-        fits = "kube-scheduler would accept it on" if told.fitting else "No node could take it. kube-scheduler would on"
-        yield f"{fits} {count(len(told.full), 'node')} that would be too full then:"
+        none = "" if told.fitting else "No node is left to take it: "
+        yield f"{none}kube-scheduler would accept it on {count(len(told.full), 'node')} that would be too full then:"
         yield from (f"  {place.node}  {place.too_full}" for place in told.full)
     if told.survey.feasible:
         if len(told.survey.rejections):
