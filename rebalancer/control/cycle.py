@@ -19,7 +19,7 @@ from rebalancer.control.flight import Flight, running
 from rebalancer.control.flights import FAILED, REFUSED, SUCCEEDED, Flights
 from rebalancer.control.offload import Offload
 from rebalancer.control.progress import Progress, why_paused
-from rebalancer.control.view import View, identities, look, material
+from rebalancer.control.view import View, identities, look, material, shunning
 from rebalancer.domain.frozen import FrozenMap
 from rebalancer.domain.plan import Move, Plan
 from rebalancer.domain.report import Held, Outcome, Report, Sentence
@@ -238,7 +238,7 @@ class Cycle:
         if self._decision is None or self._decision.basis != basis:
             work = partial(
                 self._ports.decide,
-                view.snapshot,
+                shunning(view.snapshot, shunned),
                 view.triggers,
                 self._params.planning,
                 now=self._ports.clock.now(),

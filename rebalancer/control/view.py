@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 
 from rebalancer.domain.frozen import FrozenMap
-from rebalancer.domain.naming import PREFIX
+from rebalancer.domain.naming import PREFIX, RECEIVES
 from rebalancer.domain.plan import State
 from rebalancer.domain.report import Held
 from rebalancer.domain.snapshot import Snapshot
@@ -38,6 +39,18 @@ def look(
     settled = ClusterState.of(snapshot, settled=True)
     triggers, memory = find(snapshot, policy, memory, now, state=settled)
     return state_of(settled, snapshot, policy), triggers, memory
+
+
+def shunning(snapshot: Snapshot, nodes: Collection[str]) -> Snapshot:
+    """The snapshot for planning: nodes to which migrations have failed lately are marked to receive nothing."""
+    if not nodes:
+        return snapshot
+    marked = {
+        name: replace(node, annotations=FrozenMap({**node.annotations, RECEIVES: "later"}))
+        for name, node in snapshot.nodes.items()
+        if name in nodes
+    }
+    return replace(snapshot, nodes=FrozenMap({**snapshot.nodes, **marked}))
 
 
 def identities(triggers: tuple[Trigger, ...]) -> frozenset[tuple[str, str, str]]:

@@ -8,6 +8,8 @@ import hashlib
 PREFIX = "kubevirt-rebalancer.io/"
 POLICY = f"{PREFIX}policy"
 """Annotation of a VMI or namespace; the value "ignore" opts out."""
+RECEIVES = f"{PREFIX}receives"
+"""Annotation of a node; "no" sends nothing there. "later" is our own mark, never written: migrations there failed."""
 PAUSED = f"{PREFIX}paused"
 """Annotation of the KubeVirt CR or of our own namespace; "true" starts nothing new."""
 PLAN = f"{PREFIX}plan"

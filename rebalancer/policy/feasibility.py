@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from rebalancer.domain.frozen import FrozenMap
+from rebalancer.domain.naming import RECEIVES
 from rebalancer.domain.node import Node
 from rebalancer.domain.pod import Pod
 from rebalancer.domain.verdict import Rejection
@@ -91,6 +92,11 @@ def receiver_problem(node: Node) -> str | None:
         return "node(s) had an unreadable capacity"
     if node.unschedulable:
         return "node(s) were cordoned"
+    receives = node.annotations.get(RECEIVES)
+    if receives == "no":
+        return f"node(s) were annotated {RECEIVES}=no"
+    if receives == "later":
+        return "node(s) failed to take a VM lately"
     ready = node.conditions.get("Ready")
     if ready is None or ready.status != "True":
         return "node(s) were not ready"

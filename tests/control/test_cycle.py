@@ -316,6 +316,25 @@ def test_a_vm_whose_migration_failed_rests_and_another_one_goes() -> None:
     tell(hot_pair(), scenario, mishaps=First())
 
 
+def test_a_node_that_failed_to_take_a_vm_is_not_planned_for_again_at_once() -> None:
+    class Bad(Mishaps):
+        def transfer(self, vmi: Obj) -> str:
+            return "no luck" if vmi["status"]["migrationState"]["targetNode"] == bad[0] else ""
+
+    bad: list[str] = [""]
+
+    async def scenario(story: Story) -> None:
+        plan = (await story.until("Planned")).plan
+        assert plan is not None
+        bad[0] = plan.moves[0].target
+        again = (await story.until("Planned")).plan
+        assert again is not None
+        assert {move.target for move in again.moves} == {"b", "c"} - {bad[0]}
+        await story.until("Balanced")
+
+    tell(hot_pair(), scenario, mishaps=Bad())
+
+
 def test_budgets_hold_moves_and_say_which() -> None:
     async def scenario(story: Story) -> None:
         await story.until("Finished")
