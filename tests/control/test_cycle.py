@@ -24,6 +24,8 @@ from control.harness import (
 
 from rebalancer.control.backoff import BackoffParams
 from rebalancer.control.cycle import DRY_RUN
+from rebalancer.control.executor import ExecutorParams
+from rebalancer.control.flight import DeadlineParams
 from rebalancer.sim.faults import Entry, Hang, Refuse, Reset, Rule, Script
 from rebalancer.sim.objects import Obj
 from rebalancer.sim.plane import Mishaps
@@ -373,6 +375,45 @@ def test_whatever_becomes_of_a_post_there_is_one_migration_and_the_plan_is_carri
         assert len(succeeded) == len(story.migrations()) == 1
 
     tell(hot_pair(), scenario, faults=Script([Rule(fault=fault, matches=posts, after=after)]))
+
+
+def test_a_migration_that_takes_too_long_is_deleted_and_the_vm_asked_where_it_is() -> None:
+    deadline = DeadlineParams(setup_seconds=20.0, slack=1.0, bandwidth_bytes=2**40)
+    settings = replace(params(), executor=ExecutorParams(deadline=deadline))
+
+    async def scenario(story: Story) -> None:
+        (move,) = (await story.until("Started")).started
+        began = loop_time()
+        dropped = await story.until("Dropped")
+        assert dropped.sentence.text.endswith("ended as Failed: it passed its deadline of 20 s")
+        assert 20 < loop_time() - began < 60
+        (outcome,) = dropped.done
+        assert (outcome.result, outcome.landed_on) == ("Failed", "a")
+        assert [entry.method for entry in story.writes() if entry.user] == ["POST", "DELETE"]
+        assert story.world.places()[move.vmi] == "a"
+
+    tell(hot_pair(), scenario, settings=settings, plane=SLOW)
+
+
+@pytest.mark.parametrize("trouble", ["cordoned", "opted out", "migrated by hand"])
+def test_a_migration_gives_way_when_the_reason_for_it_is_gone(trouble: str) -> None:
+    async def scenario(story: Story) -> None:
+        (move,) = (await story.until("Started")).started
+        await anyio.sleep(8)
+        if trouble == "cordoned":
+            story.world.cordon(move.target)
+        elif trouble == "opted out":
+            annotate(story, "virtualmachineinstances", *move.vmi.split("/"), policy="ignore")
+        else:
+            namespace, name = move.vmi.split("/")
+            body = {"metadata": {"namespace": namespace, "name": "by-hand"}, "spec": {"vmiName": name}}
+            story.world.store.create(MIGRATIONS, body)
+        dropped = await story.until("Dropped")
+        assert [outcome.result for outcome in dropped.done] == ["Withdrawn"]
+        words = {"cordoned": "is cordoned", "opted out": "has been opted out", "migrated by hand": "migration, by-hand"}
+        assert dropped.sentence.text.endswith(words[trouble])
+
+    tell(hot_pair(), scenario, plane=SLOW)
 
 
 def test_a_drain_goes_first_ours_is_withdrawn() -> None:
