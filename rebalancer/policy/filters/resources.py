@@ -87,9 +87,9 @@ class _FreePorts(OneByOne):
         return None
 
 
-def ports(_state: ClusterState, pod: Pod) -> Prepared:
+def ports(state: ClusterState, pod: Pod) -> Prepared:
     """NodePorts."""
-    return _FreePorts(_state, pod.spec.host_ports) if pod.spec.host_ports else None
+    return _FreePorts(state, pod.spec.host_ports) if pod.spec.host_ports else None
 
 
 def _clash(one: HostPort, other: HostPort) -> bool:
