@@ -58,7 +58,8 @@ def list_body(store: Store, target: Target, query: Mapping[str, str], *, stale: 
         version = parse_version(wanted)
     elif wanted == "0":
         limit = 0  # served from the watch cache, which knows no pages
-    version = max(version - stale, store.compacted, 1)
+    if stale:
+        version = max(version - stale, store.compacted, 1)
     try:
         items = store.items_at(target.resource.storage, version, target.namespace)
     except ApiError:

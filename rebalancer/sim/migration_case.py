@@ -67,7 +67,7 @@ class Case:
         return bool(self.state.get("migrationUid") == self.uid)
 
     def hotplugged(self) -> bool:
-        return any(volume.get("hotplugVolume") for volume in status(self.vmi).get("volumeStatus") or ())
+        return any("hotplugVolume" in volume for volume in status(self.vmi).get("volumeStatus") or ())
 
 
 def priority_of(item: Obj) -> int:

@@ -19,6 +19,7 @@ from rebalancer.sim.api import ApiParams
 from rebalancer.sim.checkers import Bounds, Checkers
 from rebalancer.sim.faults import Entry, EventFault, Fault, Faults, Reset, Trouble, Watch
 from rebalancer.sim.life import Life, unfinished
+from rebalancer.sim.objects import Obj
 from rebalancer.sim.scenarios import BY_NAME, MOVES, NONE, Scenario
 from rebalancer.sim.store import Change
 from rebalancer.sim.verdict import Ledger, Said, Verdict, whats_left
@@ -55,9 +56,10 @@ class _Run:
 
     scenario: Scenario
     seed: int
+    items: list[Obj]
     params: daemon.DaemonParams
     network: _Network
-    socket: str = ""
+    socket: str
     users: dict[str, str] = field(default_factory=dict)
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     said: list[Said] = field(default_factory=list)
@@ -83,8 +85,16 @@ def simulate(
     Raises KeyError for an unknown name, and whatever kills the daemon or a part of the cluster.
     """
     scenario = BY_NAME[name] if seconds is None else replace(BY_NAME[name], seconds=seconds)
-    run = _Run(scenario=scenario, seed=seed, params=params or daemon.DaemonParams(), network=_Network(faults))
-    return run_virtual(lambda: _simulate(run), seed)
+    with tempfile.TemporaryDirectory() as folder:
+        run = _Run(
+            scenario=scenario,
+            seed=seed,
+            items=scenario.items(seed),
+            params=params or daemon.DaemonParams(),
+            network=_Network(faults),
+            socket=str(Path(folder) / "api"),
+        )
+        return run_virtual(lambda: _simulate(run), seed)
 
 
 def bounds_of(params: daemon.DaemonParams, *, active: bool) -> Bounds:
@@ -106,7 +116,7 @@ async def _simulate(run: _Run) -> Verdict:
     assert isinstance(loop, VirtualLoop)
     began, ledger = loop.real_time(), Ledger()
     world = World(
-        scenario.items(run.seed),
+        run.items,
         WorldParams(seed=run.seed, nodes=scenario.nodes, api=ApiParams(tokens=run.users)),
         mishaps=scenario.mishaps(run.seed),
         faults=run.network,
@@ -117,11 +127,9 @@ async def _simulate(run: _Run) -> Verdict:
         world.store.subscribe(checkers.change)
         world.store.subscribe(ledger.change)
         world.api.listeners.append(checkers.request)
-        with tempfile.TemporaryDirectory() as folder:
-            run.socket = str(Path(folder) / "api")
-            await world.api.start(unix=run.socket)
-            async with _living(world, scenario) as life:
-                await _drive(run, world, ledger)
+        await world.api.start(unix=run.socket)
+        async with _living(world, scenario) as life:
+            await _drive(run, world, ledger)
         left = tuple(whats_left(world.store, bounds))
     return Verdict(
         scenario=scenario.name,

@@ -135,6 +135,11 @@ class Store:
         self._listeners[number] = listener
         return lambda: self._listeners.pop(number, None) and None
 
+    @property
+    def listeners(self) -> int:
+        """How many subscriptions there are, watches included."""
+        return len(self._listeners)
+
     # Writing
 
     def load(self, resource: str, item: Obj) -> Obj:

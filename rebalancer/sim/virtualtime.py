@@ -83,6 +83,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._thread_done)
         return future
 
+    async def shutdown_default_executor(self) -> None:
+        self._virtual.threads += 1
+        try:
+            await super().shutdown_default_executor()
+        finally:
+            self._virtual.threads -= 1
+
     def _thread_done(self, _: asyncio.Future[Any]) -> None:
         self._virtual.threads -= 1
 
@@ -100,11 +107,12 @@ class ScaledLoop(asyncio.SelectorEventLoop):
     """An event loop whose clock runs `speed` times faster than the wall's; sockets and people stay real."""
 
     def __init__(self, speed: float = 1.0) -> None:
-        if speed <= 0:
-            raise ValueError(f"speed must be positive, not {speed}")
         self.speed = speed
         self._zero = super().time()  # the machine's monotonic clock, readable before the loop is set up
         super().__init__(_ScaledSelector(speed))
+        if speed <= 0:
+            self.close()
+            raise ValueError(f"speed must be positive, not {speed}")
 
     def time(self) -> float:
         return (super().time() - self._zero) * self.speed
