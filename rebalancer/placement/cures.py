@@ -6,16 +6,16 @@ The cheapest cures of the nodes, added up, are a lower bound on the cost of ever
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 
 from rebalancer.placement.assignment import Assignment
-from rebalancer.placement.groups import NOWHERE, Bools, Exclusion, Ints
+from rebalancer.placement.groups import Bools, Exclusion, Ints
 from rebalancer.placement.index import Index
 from rebalancer.placement.objective import overload
 from rebalancer.placement.problem import Problem
 from rebalancer.placement.shed import Candidate, Sheds, sheds
+from rebalancer.placement.thinning import Thinning, thinnings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +24,26 @@ class Cure:
 
     node: int
     forced: tuple[int, ...]
+    forced_cost: int
     sheds: Sheds
+
+    @property
+    def bound(self) -> int:
+        """The least that this node costs in any plan that cures it."""
+        return self.forced_cost + self.sheds.bound
 
     def option(self, number: int) -> tuple[int, ...]:
         """The items of the cure with this number, forced ones included; without options the forced ones alone."""
         options = self.sheds.options
         return self.forced + (options[number][1] if number < len(options) else ())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surcharge:
+    """What a rule over wider domains adds at least to the moves and the cost of the nodes' cures."""
+
+    moves: int
+    cost: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,23 +61,27 @@ class Diagnosis:
 
 def diagnose(index: Index, keep: int = 8) -> Diagnosis:
     """The cures of every node that is hot, or holds items that break a rule by themselves or among each other."""
-    problem = index.problem
-    mobile = mobile_items(problem)
-    forced = {item for item in np.flatnonzero(problem.misplaced > 0).tolist() if mobile[item]}
-    quotas: dict[int, list[Thinning]] = {}
-    for number in index.sick_exclusions:
-        for node, thinning in _thinnings(problem.exclusions[number], problem, mobile):
-            quotas.setdefault(node, []).append(thinning)
-    sick = {*np.flatnonzero(problem.hot.any(axis=1)).tolist(), *quotas, *(int(problem.home[item]) for item in forced)}
-    start = Assignment(index)
-    leavers = [(mobile[item], item in forced) for item in range(problem.items)]
-    cures = tuple(_cure(start, node, quotas.get(node, []), leavers, keep) for node in sorted(sick))
+    clinic = _Clinic(index, keep)
+    cures = {node: clinic.cure(node) for node in clinic.sick()}
+    surcharges = clinic.surcharges(cures)
     return Diagnosis(
-        cures=cures,
-        floors=_floors(start, mobile),
-        moves=sum(len(cure.forced) + cure.sheds.fewest for cure in cures),
-        cost=sum(int(problem.cost[list(cure.forced)].sum()) + cure.sheds.bound for cure in cures),
+        cures=tuple(cures.values()),
+        floors=_floors(clinic.start, clinic.mobile),
+        moves=sum(len(cure.forced) + cure.sheds.fewest for cure in cures.values())
+        + sum(surcharge.moves for surcharge in surcharges),
+        cost=sum(cure.bound for cure in cures.values()) + sum(surcharge.cost for surcharge in surcharges),
     )
+
+
+def relaxed_cost(index: Index, violations: int, permille: int) -> int:
+    """A bound on the cost of every plan that misses the floors by so many violations and so much overload.
+
+    Whichever node and rule they fall on: every node may be left that much fuller, and each violation that is left
+    saves at most the dearest move. Rules over wider domains are left out.
+    """
+    clinic = _Clinic(index, 1, spared=permille)
+    dearest = int(index.problem.cost[index.problem.movable].max(initial=0))
+    return max(0, sum(clinic.cure(node).bound for node in clinic.sick()) - violations * dearest)
 
 
 def _floors(start: Assignment, mobile: list[bool]) -> tuple[int, int, int]:
@@ -112,90 +130,95 @@ def mobile_items(problem: Problem) -> list[bool]:
     return result
 
 
-class Thinning(NamedTuple):
-    """So many of these items must leave a node; `certain` where that is so in every cure, not only in the cheapest."""
-
-    members: tuple[int, ...]
-    quota: int
-    certain: bool
-
-
-def _thinnings(rule: Exclusion, problem: Problem, mobile: list[bool]) -> list[tuple[int, Thinning]]:
-    """By node, for domains of one node; wider ones are cured item by item."""
-    by_node: dict[int, list[tuple[int, bool, bool]]] = {}
-    for item, holds, is_matched in rule.members:
-        by_node.setdefault(int(problem.home[item]), []).append((item, holds, is_matched))
-    width = np.bincount(rule.domain[rule.domain != NOWHERE], minlength=1)
-    result: list[tuple[int, Thinning]] = []
-    for node, members in by_node.items():
-        domain = int(rule.domain[node])
-        if domain == NOWHERE or width[domain] != 1:
-            continue
-        outsiders = (rule.fixed.holders.get(domain, 0), rule.fixed.matched.get(domain, 0))
-        if all(holds and is_matched for _, holds, is_matched in members) and outsiders[0] == outsiders[1]:
-            leaving = tuple(item for item, _, _ in members if mobile[item])
-            alone = len(leaving) == len(members) and not any(outsiders)
-            if len(leaving) - alone > 0:
-                result.append((node, Thinning(leaving, len(leaving) - alone, True)))
-            continue
-        side = _cheapest_side(members, outsiders, problem, mobile)
-        if side:
-            result.append((node, Thinning(side, len(side), False)))
-    return result
-
-
-def _cheapest_side(
-    members: list[tuple[int, bool, bool]], outsiders: tuple[int, int], problem: Problem, mobile: list[bool]
-) -> tuple[int, ...]:
-    """The cheapest set whose leaving ends the conflicts: all holders, all matched, or all but one that is both."""
-    holders = {item for item, holds, _ in members if holds}
-    matched = {item for item, _, is_matched in members if is_matched}
-    choices = [holders] if not outsiders[0] else []
-    choices += [matched] if not outsiders[1] else []
-    choices += [(holders | matched) - {item} for item in holders & matched] if not any(outsiders) else []
-    sides = (tuple(sorted(side)) for side in choices if all(mobile[item] for item in side))
-    return min(sides, key=lambda side: (int(problem.cost[list(side)].sum()), side), default=())
-
-
-def _cure(
-    start: Assignment,
-    node: int,
-    groups: list[Thinning],
-    leavers: list[tuple[bool, bool]],
-    keep: int,
-) -> Cure:
-    """The cheapest cures of one node, as far as it can be cured; `leavers[I]` are (can leave, must leave)."""
-    problem, index = start.problem, start.index
-    leaving = tuple(item for item in index.at_home(node) if leavers[item] == (True, True))
-    free = [item for item in index.at_home(node) if leavers[item] == (True, False)]
-    need = _excess(start, node) - problem.demand[list(leaving), : problem.counted].sum(axis=0)
-    most = problem.demand[free, : problem.counted].sum(axis=0) if free else np.zeros(problem.counted, dtype=np.int64)
-    short = [int(r) for r in np.flatnonzero(np.minimum(need, most) > 0)]
-    quotas = [group.quota - len(set(group.members) & set(leaving)) for group in groups]
-    member_of: dict[int, list[int]] = {}
-    for number, group in enumerate(groups):
-        for item in group.members:
-            member_of.setdefault(item, []).append(number)
-    candidates = [
-        Candidate(
-            item=item,
-            weight=tuple(int(problem.demand[item, r]) for r in short),
-            cost=int(problem.cost[item]),
-            cliques=tuple(member_of.get(item, ())),
-        )
-        for item in free
-    ]
-    amounts = [int(min(need[r], most[r])) for r in short]
-    found = sheds(candidates, amounts, quotas, keep=keep)
-    if not all(group.certain for group in groups):
-        sure = sheds(candidates, amounts, [q * g.certain for q, g in zip(quotas, groups, strict=True)], keep=1)
-        found = replace(found, bound=sure.bound, fewest=sure.fewest)
-    return Cure(node=node, forced=leaving, sheds=found)
-
-
 def _excess(start: Assignment, node: int) -> Ints:
     """[C] how much must leave a hot node to bring it to low; nothing of what is not hot."""
     problem = start.problem
     over = start.load[node, : problem.counted] - problem.low[node]
     excess: Ints = np.where(problem.hot[node], np.maximum(over, 0), 0)
     return excess
+
+
+class _Clinic:
+    """What is known of all nodes before any is cured; `spared` permille of overload need not be cured on any."""
+
+    def __init__(self, index: Index, keep: int, spared: int = 0) -> None:
+        self.index, self.problem, self.keep = index, index.problem, keep
+        self.spared = index.problem.scale * spared // 1000
+        self.start = Assignment(index)
+        self.mobile = mobile_items(self.problem)
+        self.forced = {item for item in np.flatnonzero(self.problem.misplaced > 0).tolist() if self.mobile[item]}
+        self.groups: dict[int, list[Thinning]] = {}
+        self.wide: list[tuple[int, ...]] = []
+        for number in index.sick_exclusions:
+            rule = self.problem.exclusions[number]
+            found = thinnings(rule, self.problem, self.mobile)
+            for node, thinning in found:
+                self.groups.setdefault(node, []).append(thinning)
+            if not found:
+                self.wide.append(tuple(item for item, _, _ in rule.members))
+        for number in index.sick_attractions:
+            attraction = self.problem.attractions[number]
+            self.wide.append((*attraction.holders.tolist(), *attraction.matched.tolist()))
+        for number in index.sick_spreads:
+            spread = self.problem.spreads[number]
+            self.wide.append((*spread.holders.tolist(), *spread.matched.tolist()))
+
+    def sick(self) -> list[int]:
+        problem = self.problem
+        hot = np.flatnonzero(problem.hot.any(axis=1)).tolist()
+        return sorted({*hot, *self.groups, *(int(problem.home[item]) for item in self.forced)})
+
+    def surcharges(self, cures: dict[int, Cure]) -> list[Surcharge]:
+        """What rules over wider domains cost at least on top: one of their items moves that no node's cure asks for.
+
+        An item at home on a sick node may be part of its cure: then it costs as much as the cure gets dearer by it.
+        Rules that share items or sick nodes could be cured by one move and are counted once.
+        """
+        found: list[Surcharge] = []
+        seen: set[int] = set()
+        seen_nodes: set[int] = set()
+        for members in self.wide:
+            movable = sorted({item for item in members if self.mobile[item]})
+            nodes = {int(self.problem.home[item]) for item in movable} & cures.keys()
+            if not movable or seen & set(movable) or seen_nodes & nodes:
+                continue
+            seen |= set(movable)
+            seen_nodes |= nodes
+            cost = min(self._extra(item, cures) for item in movable)
+            found.append(Surcharge(moves=int(not nodes), cost=cost))
+        return found
+
+    def _extra(self, item: int, cures: dict[int, Cure]) -> int:
+        cure = cures.get(int(self.problem.home[item]))
+        if cure is None:
+            return int(self.problem.cost[item])
+        return 0 if item in cure.forced else max(0, self.cure(cure.node, also=item).bound - cure.bound)
+
+    def cure(self, node: int, also: int = -1) -> Cure:
+        """The cheapest cures of one node, as far as it can be cured; the item `also` leaves in all of them."""
+        problem = self.problem
+        items = [item for item in self.index.at_home(node) if self.mobile[item]]
+        leaving = tuple(item for item in items if item in self.forced or item == also)
+        free = [item for item in items if item not in leaving]
+        groups = self.groups.get(node, [])
+        need = (
+            _excess(self.start, node) - self.spared[node] - problem.demand[list(leaving), : problem.counted].sum(axis=0)
+        )
+        most = problem.demand[free, : problem.counted].sum(axis=0)
+        short = [int(r) for r in np.flatnonzero(np.minimum(need, most) > 0)]
+        quotas = [group.quota - len(set(group.members) & set(leaving)) for group in groups]
+        candidates = [
+            Candidate(
+                item=item,
+                weight=tuple(int(problem.demand[item, r]) for r in short),
+                cost=int(problem.cost[item]),
+                cliques=tuple(number for number, group in enumerate(groups) if item in group.members),
+            )
+            for item in free
+        ]
+        amounts = [int(min(need[r], most[r])) for r in short]
+        found = sheds(candidates, amounts, quotas, keep=self.keep)
+        if not all(group.certain for group in groups):
+            sure = sheds(candidates, amounts, [q * g.certain for q, g in zip(quotas, groups, strict=True)], keep=1)
+            found = replace(found, bound=sure.bound, fewest=sure.fewest)
+        return Cure(node=node, forced=leaving, forced_cost=int(problem.cost[list(leaving)].sum()), sheds=found)

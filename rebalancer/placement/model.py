@@ -26,12 +26,14 @@ class Result:
     """`at[I]` or None where nothing was found in time; values and bounds by stage, as far as the stages were solved.
 
     Values and bounds are those of the free items and of hot nodes: what cannot change is left out of both.
+    `work` is the deterministic time that was spent.
     """
 
     at: Ints | None
     values: Mapping[str, int]
     bounds: Mapping[str, int]
     proven: bool
+    work: float
 
 
 class Model:
@@ -143,7 +145,7 @@ class Model:
         values: dict[str, int] = {}
         bounds: dict[str, int] = {}
         best: Ints | None = None
-        proven = True
+        proven, allowance = True, work
         self._hint(self.state.at)
         for stage in stages:
             term = self.terms[stage]
@@ -156,7 +158,7 @@ class Model:
             status = solver.solve(self.model)
             work -= solver.response_proto.deterministic_time
             if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-                return Result(at=best, values=values, bounds=bounds, proven=False)
+                return Result(at=best, values=values, bounds=bounds, proven=False, work=allowance - work)
             values[stage] = round(solver.objective_value)
             bounds[stage] = min(values[stage], int(np.ceil(solver.best_objective_bound - 1e-6)))
             proven = proven and status == cp_model.OPTIMAL
@@ -164,8 +166,10 @@ class Model:
             self.model.add(term <= values[stage])
             self._hint(best)
             if work <= 0 or stop:
-                return Result(at=best, values=values, bounds=bounds, proven=proven and stage == stages[-1])
-        return Result(at=best, values=values, bounds=bounds, proven=proven)
+                return Result(
+                    at=best, values=values, bounds=bounds, proven=proven and stage == stages[-1], work=allowance - work
+                )
+        return Result(at=best, values=values, bounds=bounds, proven=proven, work=allowance - work)
 
     def _solver(self, work: float, stop: Stop, seed: int) -> cp_model.CpSolver:
         """One worker with the LP in full: at two workers CP-SAT's defaults leave the bound at half."""

@@ -29,7 +29,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sheds:
-    """`options` are (cost, items), cheapest first; `bound` is below the cost of every way; without a way no options."""
+    """`options` are (cost, items), cheapest first; `bound` is below the cost of every way; without a way no options.
+
+    `fewest` is below the number of items of every way: none costs more than the dearest each.
+    """
 
     options: tuple[tuple[int, tuple[int, ...]], ...]
     bound: int
@@ -44,8 +47,8 @@ def sheds(candidates: Sequence[Candidate], need: Sequence[int], quotas: Sequence
         (cost, search.items(counts)) for cost, _, counts in sorted(search.found, key=lambda entry: entry[:2])
     )
     bound = options[0][0] if search.exact and options else min([search.root, *(cost for cost, _ in options[:1])])
-    fewest = min((len(items) for _, items in options), default=0) if search.exact else 0
-    return Sheds(options=options, bound=bound, fewest=fewest)
+    dearest = max((candidate.cost for candidate in candidates), default=1)
+    return Sheds(options=options, bound=bound, fewest=-(-bound // dearest))
 
 
 class _Search:

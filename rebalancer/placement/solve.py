@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from rebalancer.placement.assignment import Assignment
-from rebalancer.placement.cures import diagnose
+from rebalancer.placement.cures import diagnose, relaxed_cost
 from rebalancer.placement.greedy import Fit, greedy
 from rebalancer.placement.groups import Ints
 from rebalancer.placement.index import Index
+from rebalancer.placement.lns import improve
 from rebalancer.placement.model import STAGES as MODEL_STAGES
 from rebalancer.placement.model import Model, Result
 from rebalancer.placement.objective import Values, least_tastes, values
@@ -90,6 +91,8 @@ class _Search:
                 break
         if not self.proven() and not self.stop:
             self._whole()
+        if not self.proven() and not self.stop:
+            self.offer(improve(self.best, self.diagnosis, self.stop.seconds / 2, self.stop, self.seed))
         polish(self.best)
         self.reached = values(self.best)
         return self._solution()
@@ -100,10 +103,12 @@ class _Search:
         if found < self.reached:
             self.best, self.reached = plan, found
 
+    def _cures(self) -> tuple[int, int, int]:
+        return self.reached.violations, self.reached.over_high, self.reached.over_low
+
     def cured(self) -> bool:
         """Whether violations and overload are down to what no plan can undercut."""
-        reached = self.reached
-        return (reached.violations, reached.over_high, reached.over_low) <= self.floors
+        return all(value <= floor for value, floor in zip(self._cures(), self.floors, strict=True))
 
     def proven(self) -> bool:
         """Whether violations, overload and cost cannot be lower."""
@@ -111,8 +116,13 @@ class _Search:
 
     def bound(self) -> int:
         """The best bound on the cost of plans that cure as much as the best one."""
-        known = self.cost_bound if self.cost_bound is not None else 0
-        return max(known, self.diagnosis.cost) if self.cured() else known
+        if self.cost_bound is not None:
+            return max(self.cost_bound, self.diagnosis.cost) if self._at_first_floors() else self.cost_bound
+        return self.diagnosis.cost if self._at_first_floors() else 0
+
+    def _at_first_floors(self) -> bool:
+        """Whether that is even what the nodes looked at one by one come down to."""
+        return all(value <= floor for value, floor in zip(self._cures(), self.diagnosis.floors, strict=True))
 
     def _whole(self) -> None:
         """Small problems at once, with proof."""
@@ -143,10 +153,13 @@ class _Search:
 
     def _solution(self) -> Solution:
         reached = self.reached
+        if self.cost_bound is None and not self._at_first_floors():
+            missed = (reached.violations - self.floors[0], reached.over_low - self.floors[2])
+            self.cost_bound = relaxed_cost(self.index, max(0, missed[0]), max(0, missed[1]))
         cost_bound = min(self.bound(), reached.cost)
         most = int(self.problem.cost[self.problem.movable].max(initial=1))
         moves_bound = -(-cost_bound // most)
-        if self.cured() and self.floors == self.diagnosis.floors:
+        if self._at_first_floors():
             moves_bound = max(moves_bound, self.diagnosis.moves)
         proven = self.proven()
         bounds = (*(min(f, getattr(reached, s)) for f, s in zip(self.floors, CURES, strict=True)), cost_bound)

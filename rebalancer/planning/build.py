@@ -19,7 +19,7 @@ from rebalancer.planning.rules import Between
 from rebalancer.policy.cluster_state import ClusterState
 from rebalancer.policy.load import PolicyParams, hotspots, judged, limit, node_loads
 from rebalancer.policy.movable import why_immovable
-from rebalancer.policy.rule_book import RuleBook
+from rebalancer.policy.rule_book import RuleBook, tenant_name
 from rebalancer.policy.rules import is_judged, violations
 from rebalancer.policy.score import migration_cost, preference
 
@@ -107,9 +107,7 @@ def neighbourhood(picture: Picture) -> frozenset[str]:
     for rule in picture.book.rules:
         if rule.text in texts:
             chosen.update(rule.holders)
-            for violation in picture.broken:
-                if violation.rule == rule.text:
-                    chosen.update(violation.witnesses)
+            chosen.update(tenant_name(pod) for pod in picture.settled.counts.members(rule.group))
     return frozenset(key for key in chosen if key in picture.settled.active_pods)
 
 
