@@ -26,6 +26,7 @@ from rebalancer.domain.report import Held, Outcome, Report, Sentence
 from rebalancer.domain.snapshot import Snapshot
 from rebalancer.kube.cache import Cache
 from rebalancer.kube.lease import Leadership
+from rebalancer.kube.outcome import ApiError
 from rebalancer.planning.decide import decide
 from rebalancer.planning.params import PlanningParams
 from rebalancer.policy import budget
@@ -111,6 +112,7 @@ class Cycle:
         self._patience: float | None = None
         self._not_before = 0.0
         self._number = 0
+        self._took_over = False
         self.more = False
         self.history: deque[Outcome] = deque(maxlen=params.history)
 
@@ -131,6 +133,11 @@ class Cycle:
         return self._report(Step(sentence=words.failed(error)), self._ports.clock.monotonic())
 
     @property
+    def watched(self) -> Snapshot:
+        """The cluster as the last cycle saw it; empty where it did not look, as on a replica that stands by."""
+        return self._view.watched
+
+    @property
     def _active(self) -> bool:
         return self._params.mode == ACTIVE
 
@@ -147,6 +154,12 @@ class Cycle:
             leadership = self._ports.leadership
             return Step(sentence=words.standby(leadership.holder, leadership.problem))
         watched = self._ports.cache.snapshot()
+        if self._active and not self._took_over:
+            try:
+                await self._flights.take_over(watched)
+            except ApiError as error:
+                return Step(sentence=words.not_synced((f"our own migrations cannot be read: {error}",)))
+            self._took_over = True
         self._note(await self._flights.settle(watched, act=self._active))
         await self._look(watched)
         if self._flights.unwithdrawn:
@@ -170,6 +183,7 @@ class Cycle:
         self._flights.forget()
         self._progress = self._decision = self._shown = self._patience = None
         self._view = View()
+        self._took_over = False
 
     def _note(self, ended: tuple[Outcome, ...]) -> None:
         """Learns from migrations that have ended."""
@@ -262,7 +276,7 @@ class Cycle:
             done = len(progress.moves) - len(flying)
             return Step(sentence=words.wave_running(number, waves, len(flying), done, len(progress.moves)))
         if failures := progress.failures():
-            return self._drop(_told(failures[0]))
+            return self._drop(words.ended(failures[0]))
         following = progress.next_wave()
         if following is None:
             self._progress = None
@@ -388,7 +402,3 @@ class Cycle:
             seconds=monotonic - begun,
             cache_age_seconds=cache.age_seconds(),
         )
-
-
-def _told(outcome: Outcome) -> str:
-    return f"{words.move(outcome.move)} ended as {outcome.result}: {outcome.message or 'no reason given'}"

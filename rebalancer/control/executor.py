@@ -22,14 +22,14 @@ from rebalancer.control.flight import (
     why_no_receiver,
     why_yield,
 )
-from rebalancer.domain.naming import PLAN, migration_name
+from rebalancer.domain.naming import MANAGED_BY, MANAGER, PLAN, migration_name
 from rebalancer.domain.node import HOSTNAME
 from rebalancer.domain.plan import Move
 from rebalancer.domain.snapshot import Snapshot
 from rebalancer.domain.vmi import VMI, Migration
-from rebalancer.kube.decode import DecodeError, decode_object
+from rebalancer.kube.decode import DecodeError, decode_list, decode_object
 from rebalancer.kube.lease import Leadership
-from rebalancer.kube.manifests import MIGRATIONS, VMIS, PodLimits, migration, path
+from rebalancer.kube.manifests import KUBEVIRT, MIGRATIONS, VMIS, PodLimits, migration, path
 from rebalancer.kube.outcome import (
     ALREADY_EXISTS,
     FORBIDDEN,
@@ -162,6 +162,17 @@ class Executor:
         found = _decode("VirtualMachineInstanceMigration", answer)
         assert isinstance(found, Migration)
         return found
+
+    async def read_own(self) -> tuple[Migration, ...]:
+        """Every VMIM of ours that exists, by quorum read. Raises ApiError."""
+        pages = await self._api.list_all(f"{KUBEVIRT}/{MIGRATIONS}", labels=f"{MANAGED_BY}={MANAGER}")
+        if isinstance(pages, Refusal):
+            raise ApiError(pages.message, status=pages.status)
+        try:
+            found = [item for page in pages for item in decode_list("VirtualMachineInstanceMigration", page).items]
+        except DecodeError as error:
+            raise ApiError(f"the answer cannot be read: {error}") from error
+        return tuple(item for item in found if isinstance(item, Migration))
 
     def _seconds_left(self) -> float:
         """The time limit of the next write; 0.0 where none may begin."""

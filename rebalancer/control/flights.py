@@ -85,7 +85,8 @@ class Flights:
 
         With `act`, those that must give way are deleted. `snapshot` is as watched, without the overlay.
         """
-        self._adopt(snapshot)
+        for migration in snapshot.migrations.values():
+            self._adopt(migration, snapshot)
         self.unwithdrawn = ()
         outcomes = []
         for flight in [self._refresh(flight, snapshot) for flight in self.all()]:
@@ -98,25 +99,34 @@ class Flights:
                 await self._give_way(flight, snapshot)
         return tuple(outcomes)
 
-    def _adopt(self, snapshot: Snapshot) -> None:
+    async def take_over(self, snapshot: Snapshot) -> None:
+        """Reads what a predecessor has started in its last moments and our watches may not show yet, so that no budget
+        is counted without it. Raises ApiError."""
+        for migration in await self._executor.read_own():
+            if migration_key(migration) not in snapshot.migrations:
+                self._adopt(migration, snapshot, seen=False)
+
+    def _adopt(self, migration: Migration, snapshot: Snapshot, *, seen: bool = True) -> None:
+        known = migration_key(migration) in self._flying or migration.uid in self._ended
+        if known or migration.final or not is_ours(migration):
+            return
         now, wall = self._clock.monotonic(), self._clock.now()
-        for key, migration in snapshot.migrations.items():
-            if key in self._flying or migration.final or not is_ours(migration) or migration.uid in self._ended:
-                continue
-            move = adopted(migration, snapshot)
-            limit = self._executor.deadline.seconds(move.memory_bytes, snapshot.kubevirt)
-            # The wall clock may have jumped: an adopted migration gets between none and all of its time.
-            age = min(max(wall - migration.created, 0.0), limit)
-            self._flying[key] = Flight(
+        move = adopted(migration, snapshot)
+        limit = self._executor.deadline.seconds(move.memory_bytes, snapshot.kubevirt)
+        # The wall clock may have jumped: an adopted migration gets between none and all of its time.
+        age = min(max(wall - migration.created, 0.0), limit)
+        self.begin(
+            Flight(
                 move=move,
                 migration=migration,
                 plan=migration.labels.get(PLAN, ""),
                 begun=now - age,
                 started=migration.created,
                 limit_seconds=limit,
-                seen=True,
+                seen=seen,
                 withdrawn="it was being withdrawn by an earlier leader" if migration.deleting else "",
             )
+        )
 
     def _refresh(self, flight: Flight, snapshot: Snapshot) -> Flight:
         """The flight with its VMIM as the snapshot has it."""

@@ -35,6 +35,11 @@ def move(found: Move) -> str:
     return f"{found.vmi} {found.source} → {found.target}"
 
 
+def ended(outcome: Outcome) -> str:
+    """How a move ended, and why."""
+    return f"{move(outcome.move)} ended as {outcome.result}: {outcome.message or 'no reason given'}"
+
+
 def not_synced(problems: Sequence[str]) -> Sentence:
     return Sentence(kind="NotSynced", text=f"Waiting for the cluster's picture: {some(problems, '; ')}")
 

@@ -158,19 +158,26 @@ class Api:
         return await self._send(_Request(method="DELETE", path=path, body=body), timeout_seconds)
 
     async def list_page(
-        self, path: str, *, limit: int = 500, token: str = "", timeout_seconds: float | None = None
+        self,
+        path: str,
+        *,
+        limit: int = 500,
+        token: str = "",
+        labels: str = "",
+        timeout_seconds: float | None = None,
     ) -> Answer | Refusal:
         """One page. resourceVersion stays unset: "0" would ignore the limit and answer everything in one body."""
-        query = {"limit": str(limit)}
-        if token:
-            query["continue"] = token
+        query = {"limit": str(limit), "continue": token, "labelSelector": labels}
+        query = {name: value for name, value in query.items() if value}
         return await self._send(_Request(method="GET", path=path, query=query, listing=True), timeout_seconds)
 
-    async def list_all(self, path: str, *, limit: int = 500, restarts: int = 3) -> tuple[bytes, ...] | Refusal:
+    async def list_all(
+        self, path: str, *, limit: int = 500, labels: str = "", restarts: int = 3
+    ) -> tuple[bytes, ...] | Refusal:
         """All pages of a list as raw bodies. A continue token that expires restarts the list, a few times."""
         expired: Refusal | None = None
         for _ in range(restarts):
-            pages = await self._pages(path, limit)
+            pages = await self._pages(path, limit, labels)
             if not isinstance(pages, Refusal):
                 return pages
             expired = pages
@@ -179,11 +186,11 @@ class Api:
         assert expired is not None
         return expired
 
-    async def _pages(self, path: str, limit: int) -> tuple[bytes, ...] | Refusal:
+    async def _pages(self, path: str, limit: int, labels: str) -> tuple[bytes, ...] | Refusal:
         pages: list[bytes] = []
         token = ""
         while True:
-            page = await self.list_page(path, limit=limit, token=token)
+            page = await self.list_page(path, limit=limit, token=token, labels=labels)
             if isinstance(page, Refusal):
                 return page
             pages.append(page.body)

@@ -26,9 +26,10 @@ from rebalancer.control.backoff import BackoffParams
 from rebalancer.control.cycle import DRY_RUN
 from rebalancer.control.executor import ExecutorParams
 from rebalancer.control.flight import DeadlineParams
-from rebalancer.sim.faults import Entry, Hang, Refuse, Reset, Rule, Script
+from rebalancer.sim.faults import Entry, EventRule, Hang, Late, Refuse, Reset, Rule, Script, Watch
 from rebalancer.sim.objects import Obj
 from rebalancer.sim.plane import Mishaps
+from rebalancer.sim.store import Change
 
 
 def posts(entry: Entry) -> bool:
@@ -202,6 +203,33 @@ def test_a_leader_that_is_told_to_stop_leaves_at_once_and_its_successor_adopts_w
         assert len(story.migrations()) == 1
 
     tell(hot_pair(), scenario)
+
+
+def test_a_successor_whose_watches_lag_behind_counts_what_its_predecessor_has_just_started() -> None:
+    """b's watch of migrations is five minutes late; two moves wait, one at a time is allowed."""
+
+    def late(watch: Watch, change: Change) -> bool:
+        return watch.entry.user == "b" and change.resource == MIGRATIONS
+
+    most = 0
+
+    async def scenario(story: Story) -> None:
+        def count(_: Change) -> None:
+            nonlocal most
+            phases = [(found.get("status") or {}).get("phase") for found in story.migrations()]
+            most = max(most, sum(phase not in ("Succeeded", "Failed") for phase in phases))
+
+        story.world.store.subscribe(count)
+        async with another(story, params(identity="b", per_cluster=1)) as twin:
+            await story.until("Started")
+            story.stop.set()
+            await twin.until("Balanced", 7200)
+            assert twin.texts("Running")[0].startswith("No new plan while 1 migration of ours")
+        assert most == 1
+
+    items = [*nodes("a", "b", "c", "d"), *vms("a", "v0", "v1", "v2", "v3"), *vms("b", "w0", "w1", "w2", "w3")]
+    faults = Script(events=[EventRule(fault=Late(seconds=300), matches=late, times=99)])
+    tell(items, scenario, settings=params(per_cluster=1), faults=faults, plane=SLOW)
 
 
 @pytest.mark.parametrize("where", ["KubeVirt", "namespace"])
