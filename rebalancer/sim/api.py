@@ -207,7 +207,8 @@ class ApiServer:
     def _tabular(self, request: web.BaseRequest, target: Target, body: Obj) -> Obj:
         if "as=Table" not in request.headers.get("Accept", ""):
             return body
-        return table(target.resource, body.get("items", [body]), body["metadata"] if "items" in body else {})
+        meta = body["metadata"] if "items" in body else {}
+        return table(target.resource, body.get("items", [body]), meta, self.store.now())
 
     # Watches
 

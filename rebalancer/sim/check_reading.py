@@ -21,7 +21,7 @@ _UNITS = {
 def amount(quantity: object) -> Fraction:
     """A quantity of a healthy object; anything else is a mistake of the test and raises ValueError."""
     text = str(quantity or 0).strip()
-    digits = text.rstrip("numkMGTPEi")
+    digits = text.rstrip("numkKMGTPEi")
     unit = text[len(digits) :]
     if unit not in _UNITS:
         raise ValueError(f"not a quantity: {quantity!r}")

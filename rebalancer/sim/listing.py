@@ -9,7 +9,7 @@ from typing import Any
 
 from rebalancer.sim import events
 from rebalancer.sim.errors import ApiError, bad_request, expired
-from rebalancer.sim.objects import Obj, decode, encode, key_of
+from rebalancer.sim.objects import Obj, decode, encode, key_of, seconds_of
 from rebalancer.sim.resources import Resource, Target
 from rebalancer.sim.selecting import selector
 from rebalancer.sim.store import Store
@@ -96,15 +96,28 @@ def _at(item: Obj, path: str) -> Any:
     return here
 
 
-def table(resource: Resource, items: list[Obj], meta: Obj) -> Obj:
-    """What kubectl prints: the server's choice of columns, with the objects' metadata beside."""
-    columns = [("Name", ".metadata.name"), *resource.columns, ("Created", ".metadata.creationTimestamp")]
+def _age(item: Obj, now: float) -> str:
+    seconds = max(int(now - seconds_of(item["metadata"].get("creationTimestamp"))), 0)
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"
+
+
+def table(resource: Resource, items: list[Obj], meta: Obj, now: float) -> Obj:
+    """What kubectl prints: the server's choice of columns, with the objects' metadata beside. `now` since 1970."""
+    names = ["Name", *(name for name, _ in resource.columns), "Age"]
     definitions = [
-        {"name": name, "type": "string", "format": "", "description": "", "priority": 0} for name, _ in columns
+        {"name": name, "type": "string", "format": "name" if name == "Name" else "", "description": "", "priority": 0}
+        for name in names
     ]
     rows = [
         {
-            "cells": [_at(item, path) or "" for _, path in columns],
+            "cells": [
+                item["metadata"]["name"],
+                *(_at(item, path) or "" for _, path in resource.columns),
+                _age(item, now),
+            ],
             "object": {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": item["metadata"]},
         }
         for item in items
