@@ -18,7 +18,7 @@ from rebalancer.control.executor import LOST, OUTDATED, WAITING, Executor, NotSt
 from rebalancer.control.flight import Flight, running
 from rebalancer.control.flights import FAILED, REFUSED, SUCCEEDED, Flights
 from rebalancer.control.offload import Offload
-from rebalancer.control.progress import Progress, why_paused
+from rebalancer.control.progress import Decision, Progress, Step, why_paused
 from rebalancer.control.view import View, identities, look, material, shunning
 from rebalancer.domain.frozen import FrozenMap
 from rebalancer.domain.plan import Move, Plan
@@ -59,9 +59,6 @@ class CycleParams:
             raise ValueError(f"mode = {self.mode}: must be {DRY_RUN} or {ACTIVE}")
 
 
-Decide = Callable[..., Plan]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
     """What the cycle reaches the world through. `decide` is planning's, unless a test has its own mind.
@@ -74,26 +71,8 @@ class Ports:
     executor: Executor
     clock: Clock
     offload: Offload
-    decide: Decide = decide
+    decide: Callable[..., Plan] = decide
     stopwatch: Callable[[], float] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """What one cycle came to. `more`: the next one has something to do already, and need not wait for news."""
-
-    sentence: Sentence
-    more: bool = False
-    held: tuple[Held, ...] = ()
-    started: tuple[Move, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Decision:
-    """A plan that is not carried out (dry run, nothing to be done): it stands until what it was made for changes."""
-
-    plan: Plan
-    basis: object
 
 
 class Cycle:
@@ -106,7 +85,7 @@ class Cycle:
         self._backoff = Backoff(ports.clock.monotonic, params.backoff)
         self._view = View()
         self._progress: Progress | None = None
-        self._decision: _Decision | None = None
+        self._decision: Decision | None = None
         self._ended: tuple[Outcome, ...] = ()
         self._shown: Progress | None = None
         self._patience: float | None = None
@@ -260,7 +239,7 @@ class Cycle:
                 clock=self._ports.stopwatch,
             )
             plan = await self._ports.offload(work)
-            self._decision = _Decision(plan=plan, basis=basis)
+            self._decision = Decision(plan=plan, basis=basis)
         return self._decision.plan
 
     async def _act(self, progress: Progress) -> Step:

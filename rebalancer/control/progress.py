@@ -1,4 +1,4 @@
-"""How far a plan has come, and whether anything may be started at all. Pure."""
+"""How far a plan has come, what a cycle came to, and whether anything may be started at all. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from rebalancer.domain.frozen import FrozenMap
 from rebalancer.domain.naming import PAUSED
 from rebalancer.domain.plan import Move, Plan, Wave
-from rebalancer.domain.report import Outcome
+from rebalancer.domain.report import Held, Outcome, Sentence
 from rebalancer.domain.snapshot import Snapshot
 
 Stop = tuple[str, str]
@@ -65,6 +65,24 @@ class Progress:
         """Moves of the current wave that did not bring their VM to its target."""
         ended = [self.done[stop(move)] for move in self.moves if stop(move) in self.done]
         return tuple(outcome for outcome in ended if outcome.result != "Succeeded")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What one cycle came to. `more`: the next one has something to do already, and need not wait for news."""
+
+    sentence: Sentence
+    more: bool = False
+    held: tuple[Held, ...] = ()
+    started: tuple[Move, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """A plan that is not carried out (dry run, nothing to be done): it stands until what it was made for changes."""
+
+    plan: Plan
+    basis: object
 
 
 def why_paused(snapshot: Snapshot, own_namespace: str) -> str:
