@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random as chance
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,14 +27,18 @@ from rebalancer.control.loop import LOOP_DEFAULTS, Loop, LoopParams
 from rebalancer.control.offload import Offload, in_thread
 from rebalancer.control.recorder import EventParams, Recorder
 from rebalancer.control.server import HttpParams, serving
+from rebalancer.control.site import Board, Site
+from rebalancer.domain.history import Chapter, remember
 from rebalancer.domain.report import Report
 from rebalancer.kube.cache import Cache
 from rebalancer.kube.lease import Alone, Elector, Leadership, LeaseParams
 from rebalancer.kube.reflector import CACHE_DEFAULTS, CacheParams
 from rebalancer.kube.retry import Surroundings
 from rebalancer.kube.transport import Api
+from rebalancer.present.answers import DOCUMENTS, STREAM, note
 from rebalancer.present.events import events
 from rebalancer.present.metrics import CONTENT_TYPE, Metrics
+from rebalancer.present.picture import Picture
 
 __all__ = ["ACTIVE", "DRY_RUN", "DaemonParams", "run"]
 
@@ -44,7 +48,7 @@ class DaemonParams:
     """Everything that can be set about a daemon.
 
     `lease` None runs without leader election: nobody else may act then. `events` None writes no Events, `http` None
-    serves nothing.
+    serves nothing. `settings` are the rows of `rebalancer settings -o json`, for people to see.
     """
 
     cycle: CycleParams = CycleParams()
@@ -54,6 +58,7 @@ class DaemonParams:
     lease: LeaseParams | None = LeaseParams()
     events: EventParams | None = EventParams()
     http: HttpParams | None = None
+    settings: tuple[Mapping[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +93,7 @@ async def run(
     stop = stop or anyio.Event()
     async with api:
         parts = _assemble(params, api, runtime, on_report)
-        async with _serving(params.http, parts), anyio.create_task_group() as tasks:
+        async with _serving(params.http, parts, runtime.offload), anyio.create_task_group() as tasks:
             if runtime.signals:
                 tasks.start_soon(_stop_on_signal, stop)
             for part in parts.running:
@@ -104,7 +109,39 @@ class _Parts:
     cache: Cache
     loop: Loop
     metrics: Metrics
+    showcase: _Showcase
     running: tuple[Callable[[], Coroutine[Any, Any, None]], ...]
+
+
+class _Showcase:
+    """What page and API show. A picture is put together when somebody looks, and no sooner."""
+
+    def __init__(self, cache: Cache, cycle: Cycle, params: DaemonParams, since: float) -> None:
+        self._cache = cache
+        self._cycle = cycle
+        self._params = params
+        self._since = since
+        self._report: Report | None = None
+        self._history: tuple[Chapter, ...] = ()
+        self.board = Board(f"{since:.0f}")
+
+    def observe(self, report: Report) -> None:
+        """Takes over a cycle's report and tells whoever listens."""
+        self._report = report
+        self._history = remember(self._history, report)
+        self.board.put(note(report))
+
+    def look(self) -> Picture:
+        """What there is to show: on a replica that stands by, the cluster that it watches all the same."""
+        watched = self._cycle.watched
+        return Picture(
+            report=self._report,
+            snapshot=watched if watched.nodes else self._cache.snapshot(),
+            policy=self._params.cycle.planning.policy,
+            history=self._history,
+            settings=self._params.settings,
+            since=self._since,
+        )
 
 
 def _assemble(params: DaemonParams, api: Api, runtime: Runtime, on_report: Callable[[Report], None]) -> _Parts:
@@ -131,13 +168,16 @@ def _assemble(params: DaemonParams, api: Api, runtime: Runtime, on_report: Calla
         if recorder is not None and report.leader:
             recorder.tell(events(report, last[0] if last else None))
         last[:] = [report]
+        showcase.observe(report)
         on_report(report)
 
-    loop = Loop(Cycle(ports, params.cycle), cache, clock, params.loop, publish)
+    cycle = Cycle(ports, params.cycle)
+    showcase = _Showcase(cache, cycle, params, clock.now())
+    loop = Loop(cycle, cache, clock, params.loop, publish)
     running: list[Callable[[], Coroutine[Any, Any, None]]] = [cache.run, loop.run]
     running += [elector.run] if elector is not None else []
     running += [recorder.run] if recorder is not None else []
-    return _Parts(cache=cache, loop=loop, metrics=metrics, running=tuple(running))
+    return _Parts(cache=cache, loop=loop, metrics=metrics, showcase=showcase, running=tuple(running))
 
 
 def _uid(cache: Cache, kind: str, namespace: str, name: str) -> str:
@@ -151,7 +191,7 @@ def _uid(cache: Cache, kind: str, namespace: str, name: str) -> str:
 
 
 @asynccontextmanager
-async def _serving(params: HttpParams | None, parts: _Parts) -> AsyncIterator[None]:
+async def _serving(params: HttpParams | None, parts: _Parts, offload: Offload) -> AsyncIterator[None]:
     if params is None:
         yield
         return
@@ -163,7 +203,8 @@ async def _serving(params: HttpParams | None, parts: _Parts) -> AsyncIterator[No
     def ready() -> str:
         return "" if parts.cache.synced else "not everything has been listed yet"
 
-    async with serving(params, pages, healthy=healthy, ready=ready):
+    site = Site(parts.showcase.board, parts.showcase.look, DOCUMENTS, offload)
+    async with serving(params, pages, healthy=healthy, ready=ready, routes=site.routes(STREAM)):
         yield
 
 

@@ -11,6 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Generic, Protocol, TypeVar
 
 import anyio
 from aiohttp import web
@@ -18,29 +19,36 @@ from aiohttp import web
 from rebalancer.control.offload import Offload
 
 Query = Mapping[str, str]
+Scene_contra = TypeVar("Scene_contra", contravariant=True)
+Shown = TypeVar("Shown")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(Protocol):
     """What a document says: its body and what that is; an empty body is 204."""
 
-    body: bytes
-    content_type: str = "application/json"
-    status: int = 200
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def content_type(self) -> str: ...
+    @property
+    def status(self) -> int: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Document:
+class Document(Protocol[Scene_contra]):
     """What is to be had at a path.
 
     `render` gets the parameters of the query that are in `parameters`, the others are ignored. It is called in a thread
     and must be pure. `lasting`: the answer never changes.
     """
 
-    path: str
-    render: Callable[[Query], Answer]
-    parameters: tuple[str, ...] = ()
-    lasting: bool = False
+    @property
+    def path(self) -> str: ...
+    @property
+    def parameters(self) -> tuple[str, ...]: ...
+    @property
+    def lasting(self) -> bool: ...
+    @property
+    def render(self) -> Callable[[Scene_contra, Query], Answer]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,13 +130,19 @@ class _Turn:
     waiting: int = 0
 
 
-class Site:
-    """The routes of all documents and of the stream."""
+class Site(Generic[Shown]):
+    """The routes of all documents and of the stream. `look` gives what documents are rendered from, on the loop."""
 
     def __init__(
-        self, board: Board, documents: Iterable[Document], offload: Offload, params: SiteParams = SITE_DEFAULTS
+        self,
+        board: Board,
+        look: Callable[[], Shown],
+        documents: Iterable[Document[Shown]],
+        offload: Offload,
+        params: SiteParams = SITE_DEFAULTS,
     ) -> None:
         self._board = board
+        self._look = look
         self._documents = tuple(documents)
         self._offload = offload
         self._params = params
@@ -141,7 +155,7 @@ class Site:
         documents = [web.get(document.path, self._handler(document)) for document in self._documents]
         return (*documents, web.get(stream, self._stream, allow_head=False))
 
-    def _handler(self, document: Document) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    def _handler(self, document: Document[Shown]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
             query = {name: request.query[name] for name in document.parameters if name in request.query}
             if any(len(value) > PARAMETER_MAX for value in query.values()):
@@ -153,7 +167,7 @@ class Site:
 
         return handle
 
-    async def _had(self, document: Document, query: Query) -> _Kept | None:
+    async def _had(self, document: Document[Shown], query: Query) -> _Kept | None:
         """The answer for the newest version; None where too many wait for it already."""
         key, turn = (document.path, *(f"{name}={query[name]}" for name in sorted(query))), self._turns[document.path]
         if (kept := self._fresh(key, document)) is not None:
@@ -166,7 +180,7 @@ class Site:
                 if (kept := self._fresh(key, document)) is not None:
                     return kept
                 version = self._board.version
-                kept = await self._offload(partial(_render, document, query, version))
+                kept = await self._offload(partial(_render, partial(document.render, self._look(), query), version))
                 self._kept[key] = kept
                 while len(self._kept) > self._params.cached:
                     self._kept.popitem(last=False)
@@ -174,7 +188,7 @@ class Site:
         finally:
             turn.waiting -= 1
 
-    def _fresh(self, key: tuple[str, ...], document: Document) -> _Kept | None:
+    def _fresh(self, key: tuple[str, ...], document: Document[Shown]) -> _Kept | None:
         kept = self._kept.get(key)
         if kept is None or not (document.lasting or kept.version == self._board.version):
             return None
@@ -203,8 +217,8 @@ class Site:
             self._streams -= 1
 
 
-def _render(document: Document, query: Query, version: int) -> _Kept:
-    answer = document.render(query)
+def _render(render: Callable[[], Answer], version: int) -> _Kept:
+    answer = render()
     packed = gzip.compress(answer.body, compresslevel=1, mtime=0) if len(answer.body) >= COMPRESSED_FROM else b""
     etag = f'"{hashlib.blake2b(answer.body, digest_size=12).hexdigest()}"'
     return _Kept(answer=answer, packed=packed, etag=etag, version=version)

@@ -7,8 +7,6 @@ beyond what a message has to name.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
-from importlib import resources
 from typing import Any
 
 from rebalancer.domain.history import Chapter, Landing
@@ -30,12 +28,6 @@ ZONE = "topology.kubernetes.io/zone"
 CORDONED, NOT_READY, UNKNOWN, READY = "Cordoned", "NotReady", "CapacityUnknown", "Ready"
 
 
-@cache
-def openapi() -> bytes:
-    """The OpenAPI document."""
-    return resources.files(__package__).joinpath("openapi.json").read_bytes()
-
-
 def cluster(picture: Picture) -> Json:
     """The cluster as it will be when running migrations have landed, and how we are doing.
 
@@ -44,7 +36,8 @@ def cluster(picture: Picture) -> Json:
     report, snapshot = picture.report, picture.snapshot
     return {
         "schema": "rebalancer.cluster/v1",
-        **summary(report, snapshot),
+        **summary(report),
+        "size": size(snapshot),
         "nodes": _nodes(snapshot, picture.policy.thresholds),
         **_findings(report.state if report is not None else State()),
         "running": [running(entry) for entry in report.running] if report is not None else [],
@@ -57,7 +50,12 @@ def cluster(picture: Picture) -> Json:
     }
 
 
-def summary(report: Report | None, snapshot: Snapshot) -> Json:
+def size(snapshot: Snapshot) -> Json:
+    """How large the cluster is."""
+    return {"nodes": len(snapshot.nodes), "vmis": len(snapshot.vmis)}
+
+
+def summary(report: Report | None) -> Json:
     """The last cycle in a few words and numbers: also what /api/v1/stream sends."""
     trouble = problem(report)
     state = report.state if report is not None else State()
@@ -74,8 +72,6 @@ def summary(report: Report | None, snapshot: Snapshot) -> Json:
         },
         "problem": {"what": trouble.what, "todo": trouble.todo} if trouble is not None else None,
         "counts": {
-            "nodes": len(snapshot.nodes),
-            "vmis": len(snapshot.vmis),
             "hotspots": len(state.hotspots),
             "violations": len(state.violations),
             "moves": len(report.plan.moves) if report is not None and report.plan is not None else 0,

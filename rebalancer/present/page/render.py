@@ -45,25 +45,32 @@ def page(
     "explanations") stand for the API's.
     """
     report, made = picture.report, picture.plan
-    return _environment().get_template("page.html").render(
-        picture=picture,
-        report=report,
-        plan=made,
-        version=__version__,
-        summary=api.summary(report, picture.snapshot),
-        problem=problem(report),
-        tone=tone(report),
-        nodes=rows.nodes(picture),
-        changed=rows.changed(made) if made is not None else rows.NONE,
-        findings=rows.findings(report) if report is not None else (),
-        waves=rows.waves(report, made) if report is not None and made is not None else (),
-        running=rows.running(report) if report is not None else (),
-        history=api.history(picture)["plans"],
-        settings=picture.public_settings(),
-        asked=asked or {},
-        answer=answer,
-        verdicts=rows.verdicts(answer, (asked or {}).get("node", "")) if answer and "nodes" in answer else rows.NONE,
-        embedded=_embedded(embedded) if embedded is not None else None,
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            picture=picture,
+            report=report,
+            plan=made,
+            version=__version__,
+            summary=api.summary(report),
+            size=api.size(picture.snapshot),
+            problem=problem(report),
+            tone=tone(report),
+            nodes=rows.nodes(picture),
+            changed=rows.changed(made) if made is not None else rows.NONE,
+            findings=rows.findings(report) if report is not None else (),
+            waves=rows.waves(report, made) if report is not None and made is not None else (),
+            running=rows.running(report) if report is not None else (),
+            history=api.history(picture)["plans"],
+            settings=picture.public_settings(),
+            asked={"vmi": "", "node": "", **(asked or {})},
+            answer=answer,
+            verdicts=rows.verdicts(answer, (asked or {}).get("node", ""))
+            if answer and "nodes" in answer
+            else rows.NONE,
+            embedded=_embedded(embedded) if embedded is not None else None,
+        )
     )
 
 
@@ -132,5 +139,3 @@ def span(value: float) -> str:
 def loads(load: NodeLoad, resource: str) -> tuple[float, float]:
     """(percent, high) of a resource."""
     return (load.cpu, load.cpu_high) if resource == "cpu" else (load.memory, load.memory_high)
-
-
