@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import uuid
+from dataclasses import asdict, replace
 from typing import TextIO
 
 import anyio
@@ -18,20 +19,21 @@ from rebalancer.domain.report import Report
 from rebalancer.kube.client import connect
 from rebalancer.kube.lease import LeaseParams
 from rebalancer.present import log
-from rebalancer.settings import Given, Settings, load
+from rebalancer.settings import Given, Settings, load, rows
 
 
 def run(given: Given) -> None:
     """Until a signal comes. Raises SettingsError, ConfigError or ServerError before it begins."""
     settings = load(given)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    anyio.run(_serve, settings)
+    anyio.run(_serve, settings, given)
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, given: Given) -> None:
     clock = SystemClock()
     api = await connect(settings.access(), monotonic=clock.monotonic)
     params = daemon_params(settings, settings.lease_params(_identity()))
+    params = replace(params, settings=tuple(asdict(row) for row in rows(settings, given)))
     runtime = daemon.Runtime(clock=clock, signals=True)
     await daemon.run(params, api, runtime, on_report=Log(sys.stderr, as_json=settings.log.format == "json").observe)
 

@@ -34,6 +34,10 @@ def plan(source: str, given: Given, *, output: str, wave: int = 0) -> Made:
         shown = dumps(document(made, migration_names(made, snapshot)))
     elif output == "yaml":
         shown = manifests(made, snapshot, wave=wave, limits=settings.pod_limits())
+    elif output == "html":
+        from rebalancer.present.page import standalone  # noqa: PLC0415  (templates are for this format alone)
+
+        shown = standalone(made, snapshot, settings.policy(), tuple(asdict(row) for row in rows(settings, given)))
     else:
         shown = text(made, width=_width(), colour=_colour())
     return Made(shown=shown, to_do=not made.is_noop())

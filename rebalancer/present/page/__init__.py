@@ -4,5 +4,6 @@ Everything is in the HTML already when it arrives, as tables; the scripts add th
 """
 
 from rebalancer.present.page.render import page, script, style
+from rebalancer.present.page.standalone import standalone
 
-__all__ = ["page", "script", "style"]
+__all__ = ["page", "script", "standalone", "style"]
