@@ -30,6 +30,7 @@ class PlanFormat(StrEnum):
     TEXT = "text"
     JSON = "json"
     YAML = "yaml"
+    HTML = "html"
 
 
 class Format(StrEnum):
