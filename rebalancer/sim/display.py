@@ -6,7 +6,7 @@ On a terminal the picture stays in place; elsewhere every new sentence is a line
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -23,6 +23,7 @@ from rebalancer.present.words import count, duration, moment, some
 
 SENTENCES_SHOWN = 7
 RUNNING_SHOWN = 6
+EVENTS_SHOWN = 4
 REFRESHES_PER_SECOND = 4
 COLOURS = {
     "Started": "cyan",
@@ -34,11 +35,16 @@ COLOURS = {
 }
 
 
-class Picture:
-    """The last Report and the sentences up to it, as one renderable."""
+Happened = Callable[[], Sequence[tuple[float, str]]]
+"""What has happened in the cluster, as (seconds since it began, words), newest last."""
 
-    def __init__(self, title: str) -> None:
+
+class Picture:
+    """The last Report, the sentences up to it, and what has happened in the cluster, as one renderable."""
+
+    def __init__(self, title: str, happened: Happened) -> None:
         self._title = title
+        self._happened = happened
         self._report: Report | None = None
         self._begun = 0.0
         self._said: deque[tuple[float, str, str]] = deque(maxlen=SENTENCES_SHOWN)
@@ -74,6 +80,9 @@ class Picture:
             waiting = some(sorted({held.reason for held in report.held}))
             views.append(Text(f"  {count(len(report.held), 'move')} held: {waiting}", style="yellow"))
         views += [Text(), *self._sentences()]
+        news = [text for _, text in self._happened()][-EVENTS_SHOWN:]
+        if news:
+            views += [Text(), Text(f"In the cluster: {'; '.join(news)}", style="dim")]
         if report.plan is not None and report.plan.waves and report.mode != "active":
             first = report.plan.waves[0]
             views += [Text(), Text(wave_title(1, len(report.plan.waves), first)), moves_view(first)]
@@ -118,9 +127,9 @@ def _running(report: Report) -> RenderableType:
 
 
 @contextmanager
-def shown(title: str, stream: TextIO) -> Iterator[Callable[[Report], None]]:
+def shown(title: str, stream: TextIO, happened: Happened = tuple) -> Iterator[Callable[[Report], None]]:
     """Shows the Reports that the given function is called with, for as long as it is entered."""
-    picture = Picture(title)
+    picture = Picture(title, happened)
     console = Console(file=stream, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         yield _as_lines(picture, stream)

@@ -13,7 +13,7 @@ from rebalancer.sim.plane import FailingShare, Mishaps, NodePlaneParams
 from rebalancer.sim.shapes import Shape, build, node, running, vmi
 from rebalancer.sim.world import read_list
 
-RECORDING = Path(__file__).parent / "recordings" / "kubevirt-12x130.json.gz"
+RECORDING = Path(__file__).parent / "kubevirt-12x130.json.gz"
 """Our own recording of a real control plane: 12 workers, 130 VMs, six hot nodes and many broken rules."""
 
 HOUR = 3600.0

@@ -14,7 +14,7 @@ from sim.cluster import small, with_vm
 
 from rebalancer.sim.checkers import Bounds, Broken
 from rebalancer.sim.life import Life, LifeParams
-from rebalancer.sim.scenarios import ALL, BY_NAME, Scenario
+from rebalancer.sim.scenarios import ALL, BY_NAME, RECORDING, Scenario
 from rebalancer.sim.simulate import simulate
 from rebalancer.sim.verdict import Said, Verdict, whats_left
 from rebalancer.sim.virtualtime import run_virtual
@@ -185,3 +185,7 @@ def test_kubectl_reads_creates_watches_and_deletes(tmp_path: Path) -> None:
     assert "node/w-01 cordoned" in seen[4]
     assert '"by-hand" deleted' in seen[6]
     assert "No resources found" in seen[7]
+
+
+def test_the_recording_that_ships_is_the_one_that_tests_use() -> None:
+    assert RECORDING.read_bytes() == (Path(__file__).parent.parent / "data" / RECORDING.name).read_bytes()
