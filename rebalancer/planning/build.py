@@ -17,6 +17,8 @@ from rebalancer.placement.problem import Problem
 from rebalancer.planning.classes import Classes
 from rebalancer.planning.rules import Between
 from rebalancer.policy.cluster_state import ClusterState
+from rebalancer.policy.conflicts import Conflict
+from rebalancer.policy.conflicts import find as find_conflicts
 from rebalancer.policy.load import PolicyParams, hotspots, judged, limit, node_loads
 from rebalancer.policy.movable import why_immovable
 from rebalancer.policy.rule_book import RuleBook, tenant_name
@@ -28,13 +30,15 @@ from rebalancer.policy.score import migration_cost, preference
 class Picture:
     """What planning looks at: the cluster as it is, as it settles, its rules, and what is wrong with it.
 
-    `immovable` is why each VM stays that was asked about; it grows while a problem is built.
+    `conflicts` are rules that no plan can keep: told, and never in the way of the rest. `immovable` is why each VM
+    stays that was asked about; it grows while a problem is built.
     """
 
     snapshot: Snapshot
     real: ClusterState
     settled: ClusterState
     book: RuleBook
+    conflicts: tuple[Conflict, ...]
     params: PolicyParams
     triggers: tuple[Trigger, ...]
     immovable: dict[str, str]
@@ -46,11 +50,13 @@ class Picture:
         real = ClusterState.of(snapshot)
         lone = not real.in_flight and all(len(pods) <= 1 for pods in real.launchers.values())
         settled = real.copy() if lone else ClusterState.of(snapshot, settled=True)
+        book = RuleBook(settled, snapshot, KINDS)
         return cls(
             snapshot=snapshot,
             real=real,
             settled=settled,
-            book=RuleBook(settled, snapshot, KINDS),
+            book=book,
+            conflicts=find_conflicts(settled, snapshot, book),
             params=params,
             triggers=triggers,
             immovable=dict(immovable),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from rebalancer.domain.frozen import FrozenMap
 from rebalancer.domain.plan import Bound, Move, Plan, Solver, Stage, State, Wave
@@ -18,6 +20,7 @@ from rebalancer.planning.params import PlanningParams
 from rebalancer.planning.reasons import Reasons, left_over
 from rebalancer.planning.waves import Order, Step, order, quiet_seconds, seconds
 from rebalancer.policy.cluster_state import ClusterState
+from rebalancer.policy.conflicts import sentences
 from rebalancer.policy.load import threshold_warnings
 from rebalancer.policy.score import Scale, Score
 from rebalancer.policy.target import target_pod
@@ -25,6 +28,21 @@ from rebalancer.policy.verify import verify
 
 WHOLE = 3_000
 """VMs up to which all are items of the problem; in larger clusters only those that are likely to move."""
+
+
+RETRIES = 2
+"""New searches when some moves find no safe order: without those who got stuck."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Attempt:
+    """A solution with those of its waves that may be issued; `whole` where that is all of it."""
+
+    solution: Solution
+    waves: tuple[Wave, ...]
+    whole: bool
+    score: Score
+    warnings: list[str]
 
 
 def decide(  # noqa: PLR0913  # what is wrong, how to plan, and what the caller brings along
@@ -58,31 +76,53 @@ class _Planner:
         self.before = picture.state(picture.settled)
         self.warnings = [*threshold_warnings(snapshot, params.policy.thresholds)]
         self.warnings += [aside.sentence() for aside in snapshot.set_aside]
+        self.warnings += sentences(picture.conflicts)
 
     def plan(self) -> Plan:
         if not self.picture.triggers:
-            return self._finished((), Bound(moves=0, cost=0, gap=0.0, proven=True), "UNCHANGED", (), 0.0)
+            return self._finished((), Bound(moves=0, cost=0, gap=0.0, proven=True), "UNCHANGED", (), [])
         active = self.picture.settled.active_pods
         built = build(self.picture, active if len(active) <= WHOLE else neighbourhood(self.picture))
+        attempt = self._attempt(built)
+        best, first = attempt, True
+        for _ in range(RETRIES):
+            if attempt.whole or self.stop:
+                break
+            # Whoever did not get where it was to go stays this time, and others may do instead.
+            done = {move.vmi for wave in attempt.waves for move in wave.moves}
+            moved = attempt.solution.at != built.problem.home
+            failed = [bool(moved[item]) and key not in done for item, key in enumerate(built.vmis)]
+            movable = built.problem.movable & ~np.array(failed, dtype=bool)
+            built = replace(built, problem=replace(built.problem, movable=movable))
+            attempt = self._attempt(built)
+            if attempt.score < best.score:
+                best, first = attempt, False
+        solution = best.solution
+        stages = tuple(
+            Stage(name=stage.name, value=stage.value, bound=stage.bound, seconds=round(stage.seconds, 3))
+            for stage in solution.stages
+        )
+        certain = best.whole and first
+        status = solution.status if certain else "REPAIRED"
+        return self._finished(best.waves, _bound(solution, best.waves, whole=certain), status, stages, best.warnings)
+
+    def _attempt(self, built: Built) -> _Attempt:
+        """Solve, bring into order, and keep what the judge approves of."""
         solution = solve(built.problem, self.stop, self.params.seed)
         ordered = order(self.picture, built, Index(built.problem), solution.at, self.params)
-        self.warnings += [
+        warnings = [
             f"{built.vmis[item]} stays, though {built.nodes[int(solution.at[item])]} would be better for it: "
             "no safe order of moves brings it there"
             for item in ordered.stuck
         ]
         waves = self._waves(built, ordered, solution)
-        kept = self._verified(waves)
+        kept, problems = self._verified(waves)
+        settled = self._settled(kept)
+        score = self.scale.score(settled, [move for wave in kept for move in wave.moves])
         whole = kept == waves and not ordered.stuck
         if whole:
-            self._compare(solution, kept)
-        bound = _bound(solution, kept, whole=whole)
-        stages = tuple(
-            Stage(name=stage.name, value=stage.value, bound=stage.bound, seconds=round(stage.seconds, 3))
-            for stage in solution.stages
-        )
-        status = solution.status if whole else "REPAIRED"
-        return self._finished(kept, bound, status, stages, quiet_seconds(kept, self.params))
+            warnings += self._compare(solution, kept, score)
+        return _Attempt(solution=solution, waves=kept, whole=whole, score=score, warnings=[*warnings, *problems])
 
     def _waves(self, built: Built, ordered: Order, solution: Solution) -> tuple[Wave, ...]:
         reasons = Reasons(self.picture, built, solution.at)
@@ -104,17 +144,17 @@ class _Planner:
             hop=step.hop,
         )
 
-    def _verified(self, waves: tuple[Wave, ...]) -> tuple[Wave, ...]:
+    def _verified(self, waves: tuple[Wave, ...]) -> tuple[tuple[Wave, ...], list[str]]:
         """The longest part of the plan, from its start, of which the judge approves: nothing else is ever issued."""
+        picture, warnings = self.picture, list[str]()
         for count in range(len(waves), 0, -1):
             part = waves[:count]
             draft = self._draft(part)
-            picture = self.picture
             problems = verify(picture.snapshot, draft, picture.params, immovable=self.held, state=picture.real)
             if not problems:
-                return part
-            self.warnings += [f"the plan is cut short before its wave {count}: {problem}" for problem in problems[:3]]
-        return ()
+                return part, warnings
+            warnings += [f"the plan is cut short before its wave {count}: {problem}" for problem in problems[:3]]
+        return (), warnings
 
     def _draft(self, waves: tuple[Wave, ...]) -> Plan:
         return Plan(
@@ -142,12 +182,10 @@ class _Planner:
                 state.move(move.vmi, replace(pod, uid=f"{pod.uid}:{number}"), move.target)
         return state
 
-    def _compare(self, solution: Solution, waves: tuple[Wave, ...]) -> None:
+    def _compare(self, solution: Solution, waves: tuple[Wave, ...], score: Score) -> list[str]:
         """The solver's values must be the judge's own, to the last integer; a difference is a bug and is told."""
-        moves = [move for wave in waves for move in wave.moves]
-        hops = sum(move.cost for move in moves if move.hop)
+        hops = sum(move.cost for wave in waves for move in wave.moves if move.hop)
         broken = sum(violation.degree for violation in self.before.violations)
-        score = self.scale.score(self._settled(waves), moves)
         expected = Score(
             violations=broken + solution.values.violations - solution.first.violations,
             over_high=solution.values.over_high,
@@ -156,11 +194,12 @@ class _Planner:
             preferred=solution.values.preferred,
             evenness=solution.values.evenness,
         )
-        if score != expected:
-            self.warnings.append(f"the solver's objective is not the judge's: {expected} instead of {score}")
+        return (
+            [] if score == expected else [f"the solver's objective is not the judge's: {expected} instead of {score}"]
+        )
 
     def _finished(
-        self, waves: tuple[Wave, ...], bound: Bound, status: str, stages: tuple[Stage, ...], quiet: float
+        self, waves: tuple[Wave, ...], bound: Bound, status: str, stages: tuple[Stage, ...], warnings: list[str]
     ) -> Plan:
         settled = self._settled(waves)
         snapshot = self.picture.snapshot
@@ -178,8 +217,8 @@ class _Planner:
             bound=bound,
             solver=Solver(status=status, seconds=round(self.stop.elapsed(), 3), stages=stages),
             settings=told,
-            warnings=tuple(dict.fromkeys(self.warnings)),
-            quiet_seconds=quiet,
+            warnings=tuple(dict.fromkeys([*self.warnings, *warnings])),
+            quiet_seconds=quiet_seconds(waves, self.params),
         )
 
 

@@ -107,9 +107,10 @@ class _Explain:
         self.surveys = MAX_SURVEYS
 
     def violation(self, trigger: Trigger, violation: Violation) -> tuple[str, ...]:
-        """Of the VM itself, then of those it is broken with."""
+        """The conflicts that no plan could cure, then of the VM itself, then of those it is broken with."""
         parties = [violation.vmi, *violation.witnesses]
-        why = [text for key in parties if (text := self._stays(key))]
+        why = [conflict.message for conflict in self.picture.conflicts if violation.vmi in conflict.vmis]
+        why += [text for key in parties if (text := self._stays(key))]
         return tuple(why[:MAX_WHY]) or (f"no set of movable VMs was found that cures this: {trigger.message}",)
 
     def hotspot(self, spot: Hotspot) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ def target_pod(vmi: VMI, source: Pod, source_node: Node | None, kubevirt: KubeVi
         labels=labels,
         annotations=vmi.annotations,
         spec=PodSpec(
-            requests=_requests(vmi, source, kubevirt),
+            requests=target_requests(vmi, source, kubevirt),
             node_selector=FrozenMap(node_selector(vmi, source, source_node, kubevirt)),
             affinity=_admitted(_affinity(vmi), labels),
             tolerations=_tolerations(spec.tolerations),
@@ -269,7 +269,7 @@ def _identity(name: str) -> str:
     return f"{name[: MAX_LABEL - 9]}-{digest}"
 
 
-def _requests(vmi: VMI, source: Pod, kubevirt: KubeVirt) -> Resources:
+def target_requests(vmi: VMI, source: Pod, kubevirt: KubeVirt) -> Resources:
     """The source pod's effective requests, with more CPU where the VMI's spec has come to ask for more.
 
     The spec says what the compute container asks for; sidecars, overheads and devices only show on the pod.

@@ -12,11 +12,13 @@ from rebalancer.domain.node import Node
 from rebalancer.domain.pod import Pod
 from rebalancer.domain.resources import CPU
 from rebalancer.domain.snapshot import Snapshot
-from rebalancer.domain.verdict import Rejection, Violation
+from rebalancer.domain.verdict import KINDS, Rejection, Violation
 from rebalancer.policy.cluster_state import ClusterState
+from rebalancer.policy.conflicts import find as find_conflicts
 from rebalancer.policy.feasibility import Survey, survey
 from rebalancer.policy.load import PolicyParams, judged, limit, node_thresholds
 from rebalancer.policy.movable import why_immovable
+from rebalancer.policy.rule_book import RuleBook
 from rebalancer.policy.rules import violations
 from rebalancer.policy.target import target_guard, target_pod
 from rebalancer.present.words import count, percent, resource, some
@@ -40,7 +42,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """Everything there is to say on where one VM is and could be. `immovable` is None where it may move."""
+    """Everything there is to say on where one VM is and could be. `immovable` is None where it may move.
+
+    `conflicts` are sentences on rules of the VM that cannot all hold, wherever it is.
+    """
 
     vmi: str
     node: str
@@ -48,6 +53,7 @@ class Explanation:
     violations: tuple[Violation, ...]
     places: tuple[Place, ...]
     survey: Survey
+    conflicts: tuple[str, ...] = ()
 
     @property
     def fitting(self) -> tuple[Place, ...]:
@@ -75,7 +81,9 @@ def explain(snapshot: Snapshot, key: str, params: PolicyParams) -> Explanation:
     state = ClusterState.of(snapshot, settled=True)
     source = state.active_pods.get(key)
     immovable = why_immovable(vmi, snapshot, ClusterState.of(snapshot))
-    broken = tuple(violation for violation in violations(state, snapshot) if violation.vmi == key)
+    book = RuleBook(state, snapshot, KINDS)
+    broken = tuple(violation for violation in violations(state, snapshot, book=book) if violation.vmi == key)
+    conflicts = tuple(one.message for one in find_conflicts(state, snapshot, book) if key in one.vmis)
     if source is None:
         return Explanation(
             vmi=key, node=vmi.node, immovable=immovable, violations=broken, places=(), survey=Survey(feasible=())
@@ -85,7 +93,13 @@ def explain(snapshot: Snapshot, key: str, params: PolicyParams) -> Explanation:
     verdicts = survey(state, pod, target_guard(vmi, source_node))
     places = tuple(_place(state, pod, node, verdicts, params) for node in state.nodes.values())
     return Explanation(
-        vmi=key, node=source.node, immovable=immovable, violations=broken, places=places, survey=verdicts
+        vmi=key,
+        node=source.node,
+        immovable=immovable,
+        violations=broken,
+        places=places,
+        survey=verdicts,
+        conflicts=conflicts,
     )
 
 
@@ -106,6 +120,7 @@ def document(explanation: Explanation) -> dict[str, Any]:
             {"type": violation.kind, "rule": violation.rule, "message": violation.message}
             for violation in explanation.violations
         ],
+        "conflicts": list(explanation.conflicts),
         "message": explanation.survey.message(),
         "targets": [place.node for place in explanation.fitting],
         "nodes": {
@@ -130,6 +145,7 @@ def _lines(told: Explanation) -> Iterator[str]:
     verdict = "may move" if told.immovable is None else f"has to stay: {told.immovable}"
     yield f"{told.vmi} {where} and {verdict}."
     yield from (f"It breaks {broken.kind} there: {broken.message or broken.rule}." for broken in told.violations)
+    yield from (f"Its rules cannot all hold: {conflict}." for conflict in told.conflicts)
     if not told.places:
         return
     total = len(told.places)

@@ -12,7 +12,7 @@ from rebalancer.domain.pod import Affinity
 from rebalancer.domain.snapshot import Snapshot
 from rebalancer.kube.dump import read_dump
 from rebalancer.policy.cluster_state import ClusterState
-from rebalancer.policy.conflicts import Conflict, find
+from rebalancer.policy.conflicts import Conflict, find, sentences
 
 DB = {"app": "db"}
 RECORDED = Path(__file__).parents[1] / "data" / "kubevirt-12x130.json.gz"
@@ -121,10 +121,9 @@ TIERS = required_nodes(node_term("tier in gold,lead"), node_term("rack=r9"))
             [
                 (
                     "AffinityAgainstAntiAffinity",
-                    f"default/db-{one} must stand beside default/db-{other} and apart from them: "
+                    "default/db-0, default/db-1 must stand beside each other and apart from them: "
                     "pod anti-affinity to app=db in default by topology.kubernetes.io/zone",
                 )
-                for one, other in ((0, 1), (1, 0))
             ],
         ),
         ([node("n1", zone="a"), node("n2", zone="a"), *dbs(2, affinity=FINER)], []),
@@ -188,8 +187,22 @@ def test_vms_that_do_not_run_are_not_judged() -> None:
 
 
 def test_witnesses_are_those_in_the_way() -> None:
-    first, _ = conflicts(cluster(node("n1", zone="a"), node("n2", zone="b"), *dbs(2, affinity=BOTH)))
-    assert (first.vmis, first.witnesses) == (("default/db-0",), ("default/db-1",))
+    web = vmi("web", on="n1", close_to=DB, apart_from=DB)
+    (found,) = conflicts(cluster(node("n1"), web, *dbs(2)))
+    assert (found.vmis, found.witnesses) == (("default/web",), ("default/db-0", "default/db-1"))
+
+
+def test_all_who_suffer_are_known_and_three_are_named() -> None:
+    (found,) = conflicts(cluster(node("n1"), *dbs(30, apart_from=DB)))
+    assert len(found.vmis) == 30
+    assert found.message.startswith("default/db-0, default/db-1, default/db-10 and 27 more must be apart")
+
+
+def test_no_more_sentences_than_people_read() -> None:
+    found = conflicts(cluster(node("n1"), *(vmi(f"db-{n}", on="n1", select={"rack": str(n)}) for n in range(25))))
+    told = sentences(found)
+    assert told[:20] == tuple(one.message for one in found[:20])
+    assert told[20:] == ("5 more conflicts between rules",)
 
 
 def test_the_recorded_clusters_rules_can_all_be_kept() -> None:

@@ -59,6 +59,15 @@ def test_one_nodes_verdict(snapshot: Snapshot, node: str, answer: str) -> None:
     assert told(snapshot, "bank/db-0", node) == answer
 
 
+def test_rules_that_cannot_hold_are_told() -> None:
+    db = {"app": "db"}
+    pair = [vmi(f"bank/db-{number}", on="n1", labels=db, apart_from=db) for number in range(2)]
+    snapshot = cluster(node("n1"), *pair)
+    message = "bank/db-0, bank/db-1 must be apart, but only 1 domain of kubernetes.io/hostname can take them"
+    assert f"Its rules cannot all hold: {message}." in told(snapshot, "bank/db-1").splitlines()
+    assert document(explain(snapshot, "bank/db-0", PolicyParams()))["conflicts"] == [message]
+
+
 def test_unknown_names_are_told_with_what_is_near(snapshot: Snapshot) -> None:
     with pytest.raises(NoSuchVMError, match="did you mean bank/db-0"):
         explain(snapshot, "bank/db-1", PolicyParams())
