@@ -65,5 +65,6 @@ $(VENV)/.requirements: requirements/dev.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.installed: pyproject.toml $(VENV)/.requirements
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--no-build-isolation --editable .
 	@touch $@

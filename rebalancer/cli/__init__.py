@@ -137,7 +137,7 @@ def demo(
     with refusals():
         from rebalancer.cli import show  # noqa: PLC0415
 
-        show.run(show.Demo(speed=speed, seed=seed, seconds=seconds, port=port), _overrides(given, mode))
+        show.run(show.Wanted(speed=speed, seed=seed, seconds=seconds, port=port), _overrides(given, mode))
 
 
 @app.command()

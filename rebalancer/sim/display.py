@@ -45,6 +45,7 @@ class Picture:
     def __init__(self, title: str, happened: Happened) -> None:
         self._title = title
         self._happened = happened
+        self._news: list[str] = []
         self._report: Report | None = None
         self._begun = 0.0
         self._said: deque[tuple[float, str, str]] = deque(maxlen=SENTENCES_SHOWN)
@@ -54,6 +55,8 @@ class Picture:
         news = log.worth_saying(report, self._report)
         self._begun = self._begun or report.time
         self._report = report
+        # Here and not in `view`, which is called from another thread.
+        self._news = [text for _, text in self._happened()][-EVENTS_SHOWN:]
         if news:
             self._said.append((report.time, report.sentence.kind, report.sentence.text))
         return news
@@ -80,9 +83,8 @@ class Picture:
             waiting = some(sorted({held.reason for held in report.held}))
             views.append(Text(f"  {count(len(report.held), 'move')} held: {waiting}", style="yellow"))
         views += [Text(), *self._sentences()]
-        news = [text for _, text in self._happened()][-EVENTS_SHOWN:]
-        if news:
-            views += [Text(), Text(f"In the cluster: {'; '.join(news)}", style="dim")]
+        if self._news:
+            views += [Text(), Text(f"In the cluster: {'; '.join(self._news)}", style="dim")]
         if report.plan is not None and report.plan.waves and report.mode != "active":
             first = report.plan.waves[0]
             views += [Text(), Text(wave_title(1, len(report.plan.waves), first)), moves_view(first)]

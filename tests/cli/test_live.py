@@ -106,7 +106,9 @@ def test_an_unreachable_cluster_is_one_line(invoke: Callable[..., Result], envir
 
 
 @pytest.fixture
-def daemon(environment: dict[str, str]) -> Iterator[Callable[..., tuple[subprocess.Popen[str], list[str]]]]:
+def daemon(
+    environment: dict[str, str], tmp_path: Path
+) -> Iterator[Callable[..., tuple[subprocess.Popen[str], list[str]]]]:
     """Starts `rebalancer run` and reads its log up to a word; whatever happens, it is gone in a minute."""
     started: list[tuple[subprocess.Popen[str], threading.Timer]] = []
 
@@ -118,6 +120,8 @@ def daemon(environment: dict[str, str]) -> Iterator[Callable[..., tuple[subproce
                 **environment,
                 "REBALANCER_HTTP__HOST": "127.0.0.1",
                 "REBALANCER_HOLD_SECONDS": "0",
+                "REBALANCER_LOG__FORMAT": "json",
+                "REBALANCER_LEASE__NAME": tmp_path.name.replace("_", "-"),
                 **more,
             },
             stdout=subprocess.PIPE,
