@@ -13,12 +13,16 @@ from rebalancer.placement.index import Index, Role
 
 
 class Assignment:
-    """Mutable. `at[I]` is where each item is; `load[N, R]` and the counters by domain follow every move."""
+    """Mutable. `at[I]` is where each item is; `load[N, R]` and the counters by domain follow every move.
+
+    `reference[I]` is the placement than which no skew may become worse.
+    """
 
     def __init__(self, index: Index, at: Ints | None = None) -> None:
         problem = index.problem
         self.index, self.problem = index, problem
         self.at = problem.home.copy() if at is None else at.copy()
+        self.reference = problem.home
         self.load = problem.base.copy()
         np.add.at(self.load, self.at, problem.demand)
         self.excluded = [rule.counts(self.at) for rule in problem.exclusions]
@@ -128,21 +132,29 @@ class Assignment:
         here, home = int(rule.counting[self.at[item]]), int(rule.counting[problem.home[item]])
         settled = counts - _one(len(counts), here, role.matched)
         tolerated, own = self._tolerated(item, role)
-        after = rule.minimum_with_one_more(settled) if role.matched else np.full(len(counts), rule.minimum(settled))
-        fine = int((settled - tolerated).max(initial=-(2**40))) <= after + rule.max_skew
+        worst = int((settled - tolerated).max(initial=-(2**40)))
+        fewest = rule.minimum(settled)
+        after = rule.minimum_with_one_more(settled) if role.matched else np.full(len(counts), fewest)
+        joins = worst <= after + rule.max_skew
         if role.matched:
-            fine &= settled + 1 - tolerated <= after + rule.max_skew
+            joins &= settled + 1 - tolerated <= after + rule.max_skew
+        # Where the item is not counted it only leaves; the node's domain may even be one that counts.
+        leaves = np.full(len(counts), worst <= fewest + rule.max_skew)
         if role.holds:
-            fine &= settled + int(role.matched) - after <= rule.max_skew + own
             landing = settled + _one(len(counts), home, role.matched)
-            fine &= landing + int(role.matched) - rule.minimum(landing) <= rule.max_skew
-        return np.append(fine, not role.holds)[rule.domain]
+            lands = landing + int(role.matched) - rule.minimum(landing) <= rule.max_skew
+            joins &= lands & (settled + int(role.matched) - after <= rule.max_skew + own)
+            leaves &= lands & (settled + int(role.matched) - fewest <= rule.max_skew + own)
+        outside = not role.holds and worst <= fewest + rule.max_skew
+        mask: Bools = np.where(
+            rule.counted, np.append(joins, outside)[rule.domain], np.append(leaves, outside)[rule.domain]
+        )
+        return mask
 
     def _tolerated(self, item: int, role: Role) -> tuple[Ints, int]:
         """excess[D] that the other holders in each domain had at first (the least of them), and the item's own."""
-        problem = self.problem
-        rule = problem.spreads[role.rule]
-        first = rule.degrees(problem.home, rule.counts(problem.home))
+        rule = self.problem.spreads[role.rule]
+        first = rule.degrees(self.reference, rule.counts(self.reference))
         tolerated = np.full(len(rule.fixed_matched), np.iinfo(np.int64).max // 4)
         domains = rule.domain[self.at[rule.holders]]
         others = (rule.holders != item) & (domains != NOWHERE)

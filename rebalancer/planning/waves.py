@@ -185,6 +185,7 @@ class _Wave:
 
     def __init__(self, scheduler: _Scheduler) -> None:
         self.of = scheduler
+        scheduler.settled.reference = scheduler.ahead.reference = scheduler.settled.at.copy()
         self.steps: list[Step] = []
         self._arriving: dict[int, Ints] = {}
         self._sources: Counter[int] = Counter()

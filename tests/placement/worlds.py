@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import strategies as st
 
 from rebalancer.placement.groups import NOWHERE, Attraction, Exclusion, Spread
@@ -42,7 +41,7 @@ class World:
     apart: list[tuple[list[int], list[int]]] = field(default_factory=list)
     holders: list[tuple[list[int], list[int], list[int]]] = field(default_factory=list)
     beside: list[tuple[list[int], list[int], list[int]]] = field(default_factory=list)
-    spread: list[tuple[list[int], list[int], int]] = field(default_factory=list)
+    spread: list[tuple[list[int], list[int], list[int], int]] = field(default_factory=list)
 
     def problem(self, **changes: Any) -> Problem:
         count = len(self.items)
@@ -106,12 +105,12 @@ def attraction(holders: Sequence[int], matched: Sequence[int], domain: Sequence[
     )
 
 
-def spreading(members: Sequence[int], domain: Sequence[int], max_skew: int) -> Spread:
+def spreading(holders: Sequence[int], matched: Sequence[int], domain: Sequence[int], max_skew: int) -> Spread:
     return Spread(
         domain=numbers(domain),
         counted=numbers(domain) != NOWHERE,
-        holders=numbers(sorted(members)),
-        matched=numbers(sorted(members)),
+        holders=numbers(sorted(holders)),
+        matched=numbers(sorted(matched)),
         fixed_matched=zeros(domain),
         max_skew=max_skew,
     )
@@ -185,7 +184,8 @@ class Judge:
         if domain == NOWHERE:
             return False
         counts = self._counts(rule, at)
-        source = strict and int(rule.domain[self.problem.home[holder]]) == domain
+        matched = holder in rule.matched.tolist()
+        source = strict and matched and int(rule.domain[self.problem.home[holder]]) == domain
         fewest = min(counts[d] for d in set(rule.domain.tolist()) - {NOWHERE})
         return bool(counts[domain] + source - fewest <= rule.max_skew)
 
@@ -286,20 +286,5 @@ def worlds(draw: st.DrawFn) -> World:
         apart=draw(st.lists(st.tuples(some, topology), max_size=1)),
         holders=draw(st.lists(st.tuples(some, some, topology), max_size=1)),
         beside=draw(st.lists(st.tuples(some, some, topology), max_size=1)),
-        spread=draw(st.lists(st.tuples(some, st.just(zones), st.integers(1, 2)), max_size=1)),
+        spread=draw(st.lists(st.tuples(some, some, st.just(zones), st.integers(1, 2)), max_size=1)),
     )
-
-
-@pytest.fixture
-def judge() -> Callable[[Problem], Judge]:
-    return Judge
-
-
-@pytest.fixture
-def world() -> type[World]:
-    return World
-
-
-@pytest.fixture
-def item() -> type[Item]:
-    return Item

@@ -1,0 +1,156 @@
+"""Plans at the edges, and the promises that hold for every plan."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from builders import ZONE, cluster, node, node_term, spread, vmi
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from planning.plans import AT_ONCE, moves, planned
+
+from rebalancer.domain.pod import Affinity
+from rebalancer.domain.snapshot import Snapshot
+from rebalancer.placement.stop import Stop
+from rebalancer.planning.decide import decide
+from rebalancer.planning.params import PlanningParams
+from rebalancer.policy.load import PolicyParams, Thresholds
+from rebalancer.policy.triggers import TriggerMemory, find
+
+DB = {"app": "db"}
+
+
+@pytest.mark.parametrize(
+    "snapshot",
+    [
+        pytest.param(cluster(), id="nothing"),
+        pytest.param(cluster(node("n1")), id="no VM"),
+        pytest.param(cluster(node("n1", cpu=10), vmi("a", on="n1", cpu=9)), id="one node"),
+        pytest.param(
+            cluster(node("n1", cpu=10), node("n2", cpu=10, cordoned=True), vmi("a", on="n1", cpu=9)), id="no receiver"
+        ),
+        pytest.param(
+            cluster(node("n1", cpu=10), node("n2", cpu=10), vmi("a", on="n1", cpu=9), vmi("b", on="n2", cpu=9)),
+            id="all nodes hot",
+        ),
+        pytest.param(
+            cluster(node("n1", cpu=0, memory=0, pods=0), node("n2", cpu=10), vmi("a", on="n2", cpu=9)),
+            id="a capacity of 0",
+        ),
+        pytest.param(
+            cluster(node("n1", cpu=0, memory=0, pods=0), node("n2"), vmi("a", on="n1", cpu=9)), id="a VM on nothing"
+        ),
+    ],
+)
+def test_where_nothing_can_be_done_nothing_is(snapshot: Snapshot) -> None:
+    plan = planned(snapshot)
+    assert plan.is_noop()
+    assert len(plan.left) == len(plan.triggers)
+
+
+def test_without_time_there_is_a_first_plan() -> None:
+    snapshot = cluster(node("n1", cpu=10), node("n2", cpu=10), vmi("a", on="n1", cpu=5), vmi("b", on="n1", cpu=4))
+    assert moves(planned(snapshot, seconds=0)) == ["b n1>n2"]
+
+
+def test_a_cancelled_search_ends_with_its_first_plan() -> None:
+    snapshot = cluster(node("n1", cpu=10), node("n2", cpu=10), vmi("a", on="n1", cpu=5), vmi("b", on="n1", cpu=4))
+    triggers, _ = find(snapshot, AT_ONCE, TriggerMemory(), 0.0)
+    stop = Stop(10.0)
+    stop.cancel()
+    assert len(decide(snapshot, triggers, PlanningParams(policy=AT_ONCE), now=0.0, stop=stop).moves) == 1
+
+
+def test_only_what_triggers_is_cured() -> None:
+    """A node that is not hot for long enough, and a rule of a kind that is switched off, are left alone."""
+    policy = PolicyParams(hold_seconds=60, kinds=())
+    snapshot = cluster(
+        node("n1", cpu=10), node("n2", cpu=10), node("n3", cpu=10),
+        vmi("a", on="n1", cpu=5), vmi("b", on="n1", cpu=4),
+        vmi("db-0", on="n2", cpu=1, labels=DB, apart_from=DB), vmi("db-1", on="n2", cpu=1, labels=DB, apart_from=DB),
+    )  # fmt: skip
+    assert planned(snapshot, policy).is_noop()
+
+
+def test_equal_thresholds_switch_hysteresis_off() -> None:
+    policy = PolicyParams(hold_seconds=0, thresholds=Thresholds(cpu_high=80, cpu_low=80))
+    small = [vmi(f"s{i}", on="n1", cpu=1) for i in range(9)]
+    assert len(planned(cluster(node("n1", cpu=10), node("n2", cpu=10), *small), policy).moves) == 1
+
+
+def test_memory_counts_where_it_is_asked_to() -> None:
+    policy = PolicyParams(
+        hold_seconds=0, thresholds=Thresholds(memory_high=80, memory_low=80, resources=("cpu", "memory"))
+    )
+    snapshot = cluster(
+        node("n1", cpu=10, memory=10), node("n2", cpu=10, memory=10),
+        vmi("a", on="n1", cpu=1, memory=5), vmi("b", on="n1", cpu=1, memory=4),
+    )  # fmt: skip
+    assert planned(snapshot).is_noop()
+    plan = planned(snapshot, policy)
+    assert moves(plan) == ["b n1>n2"]
+    assert plan.moves[0].reasons == ("brings n1 from 90.0 % to 50.0 % memory",)
+
+
+def test_among_equal_receivers_the_preferred_one_is_taken() -> None:
+    likes = Affinity(node_preferred=((10, node_term("disk=ssd")),))
+    snapshot = cluster(
+        node("n1", cpu=10), node("n2", cpu=10), node("n3", cpu=10, labels={"disk": "ssd"}), node("n4", cpu=10),
+        vmi("a", on="n1", cpu=5), vmi("b", on="n1", cpu=4, affinity=likes),
+    )  # fmt: skip
+    assert moves(planned(snapshot)) == ["b n1>n3"]
+
+
+def test_a_hotspot_that_comes_down_only_half_way_is_told() -> None:
+    snapshot = cluster(
+        node("n1", cpu=100), node("n2", cpu=100),
+        vmi("big", on="n1", cpu=78, migratable=False), vmi("s", on="n1", cpu=10),
+    )  # fmt: skip
+    plan = planned(snapshot)
+    assert moves(plan) == ["s n1>n2"]
+    assert plan.after.hotspots == ()
+    assert plan.left[0].why[0] == "none of the 1 VMs on n1 may move"
+
+
+def random_cluster(seed: int) -> Snapshot:
+    """Up to five nodes in two zones and twelve VMs, with rules, faults and VMs that must stay."""
+    chance = random.Random(seed)
+    names = [f"n{number}" for number in range(chance.randint(2, 5))]
+    objects: list[object] = [
+        node(
+            name,
+            cpu=chance.choice([8, 10, 16]),
+            zone=chance.choice(["", "z1", "z2"]),
+            cordoned=chance.random() < 0.1,
+            taints=chance.choice([(), (), (), ("reserved=gpu:NoSchedule",)]),
+            labels=chance.choice([{}, {"tier": "gold"}]),
+        )
+        for name in names
+    ]
+    for number in range(chance.randint(1, 12)):
+        app = {"app": chance.choice("ab")}
+        objects.append(
+            vmi(
+                f"v{number:02}",
+                on=chance.choice(names),
+                cpu=chance.choice([0.5, 1, 2, 4]),
+                memory=chance.choice([1, 2, 8]),
+                labels=app,
+                migratable=chance.random() > 0.15,
+                select={"tier": "gold"} if chance.random() < 0.2 else {},
+                apart_from=app if chance.random() < 0.2 else None,
+                close_to={"app": "a"} if chance.random() < 0.1 else None,
+                spread_by=(spread(app, topology_key=ZONE),) if chance.random() < 0.2 else (),
+            )
+        )
+    return cluster(*objects)
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=200)
+def test_every_plan_passes_the_judge_and_has_the_judges_values(seed: int) -> None:
+    plan = planned(random_cluster(seed))
+    assert all(plan.after.nodes[name].cpu <= max(75.0, load.cpu) for name, load in plan.before.nodes.items())
+    assert sum(v.degree for v in plan.after.violations) <= sum(v.degree for v in plan.before.violations)
+    assert plan.bound.cost <= sum(move.cost for move in plan.moves)
