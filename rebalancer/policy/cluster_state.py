@@ -75,16 +75,7 @@ class ClusterState:
         )
         state.launchers = _launchers(snapshot)
         state.in_flight = {one.vmi_key: one for one in snapshot.migrations.values() if not one.final}
-        unfinished = {one.uid for one in state.in_flight.values()}
-        gone: set[str] = set()
-        for vmi in snapshot.vmis.values():
-            pods = [pod for pod in state.launchers.get(vmi.uid, ()) if pod.node in snapshot.nodes]
-            active = active_pod(vmi, pods)
-            if settled:
-                active = _landed(pods, unfinished) or active
-                gone.update(pod.uid for pod in pods if active is not None and pod is not active)
-            if active is not None:
-                state._active[vmi.key] = active
+        state._active, gone = _active_pods(snapshot, state.launchers, state.in_flight, settled=settled)
         for pod in snapshot.pods.values():
             if pod.node in state._pods and not pod.terminal and pod.uid not in gone:
                 state.add(pod)
@@ -187,6 +178,37 @@ class ClusterState:
             if volume.claim:
                 key = f"{pod.namespace}/{volume.claim}"
                 self._claim_users[key] = self._claim_users.get(key, 0) + sign
+
+
+def settled_pods(snapshot: Snapshot) -> dict[str, Pod]:
+    """ClusterState.of(snapshot, settled=True).active_pods, for those who need nothing else of it."""
+    in_flight = {one.vmi_key: one for one in snapshot.migrations.values() if not one.final}
+    return _active_pods(snapshot, _launchers(snapshot), in_flight, settled=True)[0]
+
+
+def _active_pods(
+    snapshot: Snapshot,
+    launchers: Mapping[str, tuple[Pod, ...]],
+    in_flight: Mapping[str, Migration],
+    *,
+    settled: bool,
+) -> tuple[dict[str, Pod], set[str]]:
+    """Each VMI's pod by the VMI's key, and the UIDs of pods that will be gone once migrations in flight have landed."""
+    unfinished = {one.uid for one in in_flight.values()}
+    found: dict[str, Pod] = {}
+    gone: set[str] = set()
+    for key, vmi in snapshot.vmis.items():
+        pods = [pod for pod in launchers.get(vmi.uid, ()) if pod.node in snapshot.nodes]
+        if len(pods) == 1 and vmi.node in ("", pods[0].node):
+            found[key] = pods[0]  # nearly all VMs: nothing to choose from
+            continue
+        active = active_pod(vmi, pods)
+        if settled:
+            active = _landed(pods, unfinished) or active
+            gone.update(pod.uid for pod in pods if active is not None and pod is not active)
+        if active is not None:
+            found[key] = active
+    return found, gone
 
 
 def active_pod(vmi: VMI, launchers: Iterable[Pod]) -> Pod | None:

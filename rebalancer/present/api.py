@@ -11,18 +11,20 @@ from typing import Any
 
 from rebalancer.domain.history import Chapter, Landing
 from rebalancer.domain.node import Node
-from rebalancer.domain.plan import State
+from rebalancer.domain.plan import NodeLoad, State
 from rebalancer.domain.report import Held, Report, Running
 from rebalancer.domain.resources import CPU, MEMORY
 from rebalancer.domain.snapshot import Snapshot
-from rebalancer.policy.cluster_state import ClusterState
-from rebalancer.policy.load import Thresholds, node_thresholds
+from rebalancer.policy.cluster_state import ClusterState, settled_pods
+from rebalancer.policy.load import Thresholds, node_loads, node_thresholds
 from rebalancer.present import document as plans
 from rebalancer.present.manifests import migration_names
 from rebalancer.present.picture import Picture, problem
 from rebalancer.present.words import moment
 
 Json = dict[str, Any]
+Size = tuple[int, int, str]
+"""Minus CPU, minus memory, key: VMs in this order are largest first."""
 
 ZONE = "topology.kubernetes.io/zone"
 CORDONED, NOT_READY, UNKNOWN, READY = "Cordoned", "NotReady", "CapacityUnknown", "Ready"
@@ -31,15 +33,16 @@ CORDONED, NOT_READY, UNKNOWN, READY = "Cordoned", "NotReady", "CapacityUnknown",
 def cluster(picture: Picture) -> Json:
     """The cluster as it will be when running migrations have landed, and how we are doing.
 
-    Takes time in the number of pods, about a second for 100,000: not for an event loop.
+    Takes time in the number of pods, half a second for 100,000: not for an event loop.
     """
     report, snapshot = picture.report, picture.snapshot
+    state = report.state if report is not None else State()
     return {
         "schema": "rebalancer.cluster/v1",
         **summary(report),
         "size": size(snapshot),
-        "nodes": _nodes(snapshot, picture.policy.thresholds),
-        **_findings(report.state if report is not None else State()),
+        "nodes": _nodes(snapshot, state, picture.policy.thresholds),
+        **_findings(state),
         "running": [running(entry) for entry in report.running] if report is not None else [],
         "held": [held(entry) for entry in report.held] if report is not None else [],
         "cooldowns": {vmi: moment(until) for vmi, until in report.cooldowns.items()} if report is not None else {},
@@ -143,30 +146,32 @@ def standing(node: Node) -> str:
     return READY if node.capacity_known else UNKNOWN
 
 
-def _nodes(snapshot: Snapshot, thresholds: Thresholds) -> list[Json]:
+def _nodes(snapshot: Snapshot, state: State, thresholds: Thresholds) -> list[Json]:
     """Every node with its load and its VMs, largest first."""
-    state = ClusterState.of(snapshot, settled=True)
-    vmis: dict[str, list[Json]] = {name: [] for name in state.nodes}
-    for key, pod in state.active_pods.items():
+    vmis: dict[str, list[Size]] = {name: [] for name in snapshot.nodes}
+    for key, pod in settled_pods(snapshot).items():
         requests = pod.spec.requests
-        vmis[pod.node].append({"vmi": key, "cpu": requests.cpu_milli, "memory": requests.memory_bytes})
-    return [_node(state, node, thresholds, vmis[node.name]) for node in state.nodes.values()]
+        vmis[pod.node].append((-requests.cpu_milli, -requests.memory_bytes, key))
+    # Who stands by has judged nothing. Adding up all pods takes a second in a large cluster.
+    loads = state.nodes or node_loads(ClusterState.of(snapshot, settled=True), thresholds)
+    return [_node(node, loads.get(node.name), thresholds, vmis[node.name]) for node in snapshot.nodes.values()]
 
 
-def _node(state: ClusterState, node: Node, thresholds: Thresholds, vmis: list[Json]) -> Json:
-    requested, own = state.requested(node.name), node_thresholds(node, thresholds)[0]
-    vmis.sort(key=lambda entry: (-entry["cpu"], -entry["memory"], entry["vmi"]))
+def _node(node: Node, load: NodeLoad | None, thresholds: Thresholds, vmis: list[Size]) -> Json:
+    own = node_thresholds(node, thresholds)[0]
+    vms = [{"vmi": key, "cpu": -cpu, "memory": -memory} for cpu, memory, key in sorted(vmis)]
+    percents = {CPU: load.cpu, MEMORY: load.memory} if load is not None else {CPU: 0.0, MEMORY: 0.0}
     loads = {
         name: {
-            "reserved": requested.get(name),
+            "reserved": round(percent * node.allocatable.get(name) / 100),
             "allocatable": node.allocatable.get(name),
             "high": own.percent(name, "high"),
             "low": own.percent(name, "low"),
             "counts": name in thresholds.resources,
         }
-        for name in (CPU, MEMORY)
+        for name, percent in percents.items()
     }
-    return {"name": node.name, "zone": node.labels.get(ZONE, ""), "state": standing(node), **loads, "vmis": vmis}
+    return {"name": node.name, "zone": node.labels.get(ZONE, ""), "state": standing(node), **loads, "vmis": vms}
 
 
 def _findings(state: State) -> Json:

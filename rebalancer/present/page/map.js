@@ -9,7 +9,7 @@
   const root = document.getElementById("map");
   const state = {
     cluster: null, plan: null, now: [], after: [], shown: [], resource: "cpu", when: "now", order: "", zoom: "fit",
-    selected: "", hits: null, leaving: new Map(), broken: new Set(), colours: null, layout: null, queued: false,
+    selected: "", hits: null, leaving: new Map(), broken: { now: new Set(), after: new Set() }, colours: null, layout: null, queued: false,
   };
 
   // Controls
@@ -74,7 +74,8 @@
     state.cluster = cluster;
     state.plan = plan;
     state.now = cluster.nodes;
-    state.broken = new Set(cluster.violations.flatMap((violation) => violation.vmis));
+    const broken = (violations) => new Set(violations.flatMap((violation) => violation.vmis));
+    state.broken = { now: broken(cluster.violations), after: broken(plan?.after.violations ?? []) };
     const places = new Map();
     for (const node of cluster.nodes) for (const vmi of node.vmis) places.set(vmi.vmi, node.name);
     state.leaving = new Map();
@@ -199,7 +200,7 @@
         colours: state.colours,
         resource: state.resource,
         role,
-        broken: (vmi) => state.broken.has(vmi) && !(state.when === "after" && state.leaving.has(vmi)),
+        broken: (vmi) => state.broken[state.when].has(vmi),
         selected: node.name === state.selected,
         faint: state.hits !== null && !state.hits.has(node.name),
       });
@@ -312,7 +313,7 @@
       const goes = state.leaving.get(vmi.vmi);
       const note = goes && state.when === "now" ? ` → ${goes}` : goes ? " (new here)" : "";
       return make("tr", {},
-        make("th", { scope: "row" }, vmi.vmi, state.broken.has(vmi.vmi) && !goes ? " ◆" : "", note ? make("span", { class: "muted" }, note) : ""),
+        make("th", { scope: "row" }, vmi.vmi, state.broken[state.when].has(vmi.vmi) ? make("span", { class: "breaks", title: "breaks a rule" }, " ◆", make("span", { class: "unseen" }, " breaks a rule")) : "", note ? make("span", { class: "muted" }, note) : ""),
         make("td", { class: "figure" }, cores(vmi.cpu)),
         make("td", { class: "figure" }, size(vmi.memory)),
         make("td", {}, make("button", { type: "button", class: "quiet", "data-why": vmi.vmi, "aria-label": `Why not elsewhere: ${vmi.vmi}` }, "why?")));

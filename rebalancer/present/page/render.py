@@ -59,6 +59,7 @@ def page(
             tone=tone(report),
             nodes=rows.nodes(picture),
             changed=rows.changed(made) if made is not None else rows.NONE,
+            warnings=_warnings(report, made),
             findings=rows.findings(report) if report is not None else (),
             waves=rows.waves(report, made) if report is not None and made is not None else (),
             running=rows.running(report) if report is not None else (),
@@ -72,6 +73,12 @@ def page(
             embedded=_embedded(embedded) if embedded is not None else None,
         )
     )
+
+
+def _warnings(report: Report | None, plan: Plan | None) -> tuple[str, ...]:
+    """A plan's warnings, less those on objects that are set aside, which have a list of their own."""
+    known = {aside.sentence() for aside in report.set_aside} if report is not None else set()
+    return tuple(text for text in plan.warnings if text not in known)[:20] if plan is not None else ()
 
 
 def tone(report: Report | None) -> str:

@@ -214,7 +214,7 @@ def running(report: Report) -> tuple[RunningRow, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """One node's answer to a VM: `fits` yes, almost (a threshold speaks against it) or no."""
+    """One node's answer to a VM: `fits` is here, yes, almost (a threshold speaks against it) or no."""
 
     node: str
     fits: str
@@ -227,12 +227,20 @@ def verdicts(answer: Mapping[str, Any], node: str = "") -> Bounded[Verdict]:
     found = [
         Verdict(
             node=name,
-            fits="yes" if told["fits"] else "almost" if told["threshold"] else "no",
+            fits=_fits(told, here=name == answer["node"]),
             why=told["threshold"] or "; ".join([told["plugin"], *told["reasons"]]).replace("; ", ": ", 1),
             cpu=told["cpuWithIt"],
         )
         for name, told in answer["nodes"].items()
         if node in ("", name)
     ]
-    order = {"yes": 0, "almost": 1, "no": 2}
+    order = {"here": 0, "yes": 1, "almost": 2, "no": 3}
     return bounded(sorted(found, key=lambda one: (order[one.fits], one.cpu, one.node)), VERDICTS_SHOWN)
+
+
+def _fits(told: Mapping[str, Any], *, here: bool) -> str:
+    if here:
+        return "here"
+    if told["fits"]:
+        return "yes"
+    return "almost" if told["threshold"] else "no"

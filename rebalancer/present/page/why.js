@@ -46,7 +46,8 @@
     answer.replaceChildren(make("p", { class: "left" }, what), make("p", {}, todo));
   }
 
-  function verdict(name, told) {
+  function verdict(name, told, here) {
+    if (here) return { rank: -1, name, chip: ["is here", "plain"], why: "", cpu: null };
     if (told.fits) return { rank: 0, name, chip: ["fits", "good"], why: "", cpu: told.cpuWithIt };
     if (told.threshold) return { rank: 1, name, chip: ["too full", "wait"], why: told.threshold, cpu: told.cpuWithIt };
     return { rank: 2, name, chip: ["refused", "bad"], why: `${told.plugin}: ${told.reasons.join("; ")}`, cpu: told.cpuWithIt };
@@ -58,7 +59,7 @@
       make("p", { class: "verdict" }, make("b", {}, told.vmi), ` ${where} and ${told.movable ? "may move" : `has to stay: ${told.why}`}.`),
       ...told.violations.map((broken) => make("p", {}, icon("rule"), `It breaks ${broken.type} there: ${broken.message || broken.rule}.`)),
     ];
-    const all = Object.entries(told.nodes).map(([name, one]) => verdict(name, one));
+    const all = Object.entries(told.nodes).map(([name, one]) => verdict(name, one, name === told.node));
     const rows = all.filter((one) => !only || one.name === only).sort((a, b) => a.rank - b.rank || a.cpu - b.cpu);
     if (only && !rows.length) parts.push(make("p", { class: "left" }, `There is no node ${only} in this cluster.`));
     else if (!only && all.length) {
@@ -78,7 +79,7 @@
         make("thead", {}, make("tr", {}, head.map((text, at) => make("th", { scope: "col", class: at === 2 ? "figure" : null }, text)))),
         make("tbody", {}, rows.slice(0, SHOWN).map((row) => make("tr", {},
           make("th", { scope: "row" }, row.name), make("td", {}, chip(...row.chip)),
-          make("td", { class: "figure" }, percent(row.cpu)), make("td", {}, row.why))))));
+          make("td", { class: "figure" }, row.cpu === null ? "" : percent(row.cpu)), make("td", {}, row.why))))));
   }
 
   form.addEventListener("submit", (event) => {
