@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -227,8 +228,10 @@ class ApiServer:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         entry.code = 200
         await response.prepare(request)
-        await watcher.run(response, version, initial=initial, seconds=seconds)
-        await response.write_eof()
+        # A client that goes away in the middle of its watch is nobody's mistake.
+        with suppress(ConnectionResetError):
+            await watcher.run(response, version, initial=initial, seconds=seconds)
+            await response.write_eof()
         return response
 
     # Faults

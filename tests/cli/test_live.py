@@ -154,7 +154,11 @@ def test_run_says_what_it_would_do_and_writes_nothing_but_its_lease_and_events(
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=20)
     assert (process.returncode, out) == (0, "")
-    writes = {entry.target.resource.plural for entry in server.api.log[requests:] if entry.verb not in READS}
+    writes = {
+        entry.target.resource.plural
+        for entry in server.api.log[requests:]
+        if entry.target is not None and entry.verb not in READS
+    }
     assert writes <= {"leases", "events"}
 
 
