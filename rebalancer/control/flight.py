@@ -51,7 +51,8 @@ class Flight:
 
     `plan` is the id of the plan that wanted it, `begun` monotonic, `started` wall time, `limit_seconds` its deadline
     counted from `begun`. `seen` is true once a watch has shown it; until then `migration` is the API server's answer
-    to our POST. `withdrawn` is why we deleted it.
+    to our POST. `withdrawn` is why we deleted it. `unplaced` is what the scheduler said when its target pod fitted
+    nowhere: KubeVirt deletes that pod, and does not repeat it.
     """
 
     move: Move
@@ -63,6 +64,7 @@ class Flight:
     seen: bool = False
     withdrawn: str = ""
     overdue: bool = False
+    unplaced: str = ""
 
     @property
     def key(self) -> str:
@@ -192,14 +194,24 @@ def why_no_receiver(node: Node | None) -> str:
     return ""
 
 
-def failure_message(migration: Migration | None) -> str:
-    """KubeVirt's own words for why a migration failed, as far as it has any."""
+def unplaced(flight: Flight, snapshot: Snapshot) -> str:
+    """What the scheduler says of the target pod of a migration, where it finds no node; else what it said last."""
+    vmi = snapshot.vmis.get(flight.move.vmi)
+    targets = launchers(vmi, snapshot) if vmi is not None else ()
+    words = (pod.unschedulable for pod in targets if pod.labels.get(MIGRATION_JOB) == flight.migration.uid)
+    return next(words, flight.unplaced)
+
+
+def failure_message(migration: Migration | None, unplaced: str = "") -> str:
+    """Why a migration failed: KubeVirt's own words as far as it has any, else the scheduler's."""
     if migration is None:
         return "the migration disappeared before it ended"
     if migration.state.failure_reason:
         return migration.state.failure_reason
     told = [found.message for found in migration.conditions.values() if found.status == "True" and found.message]
-    return told[0] if told else "KubeVirt gives no reason; see the events of the VMIM"
+    if told or not unplaced:
+        return told[0] if told else "KubeVirt gives no reason; see the events of the VMIM"
+    return f"its target pod found no node: {unplaced}"
 
 
 def running(snapshot: Snapshot, flights: Iterable[Flight], now: float, monotonic: float) -> tuple[Running, ...]:

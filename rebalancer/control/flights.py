@@ -15,6 +15,7 @@ from rebalancer.control.flight import (
     is_ours,
     migration_key,
     overlay,
+    unplaced,
     why_withdraw,
 )
 from rebalancer.domain.naming import PLAN
@@ -132,7 +133,7 @@ class Flights:
         """The flight with its VMIM as the snapshot has it."""
         current = snapshot.migrations.get(flight.key)
         if current is not None:
-            flight = replace(flight, migration=current, seen=True)
+            flight = replace(flight, migration=current, seen=True, unplaced=unplaced(flight, snapshot))
             self._flying[flight.key] = flight
         return flight
 
@@ -169,7 +170,7 @@ class Flights:
             return self._outcome(flight, FAILED if flight.overdue else WITHDRAWN, flight.withdrawn, vmi.node)
         if ended is not None and ended.phase == "Succeeded":
             return self._outcome(flight, FAILED, f"it landed on {vmi.node} instead of {move.target}", vmi.node)
-        return self._outcome(flight, FAILED, failure_message(ended), vmi.node)
+        return self._outcome(flight, FAILED, failure_message(ended, flight.unplaced), vmi.node)
 
     def _outcome(self, flight: Flight, result: str, message: str, node: str) -> Outcome:
         return Outcome(

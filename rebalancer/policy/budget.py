@@ -210,7 +210,9 @@ class _Usage:
             (PER_NAMESPACE, f"in namespace {namespace}", self.namespaces[namespace], limits.per_namespace or math.inf),
         ):
             if count >= most:
-                message = f"{count} migrations go on {where}, {most:g} at a time are allowed"
+                going = "migration goes" if count == 1 else "migrations go"
+                allowed = f"{most:g} at a time {'is' if most == 1 else 'are'} allowed"
+                message = f"{count} {going} on {where}, {allowed}"
                 return Held(vmi=move.vmi, reason=reason, message=message)
         return None
 

@@ -372,7 +372,7 @@ def test_budgets_hold_moves_and_say_which() -> None:
         assert [len(report.started) for report in started] == [1, 1]
         assert started[0].held[0].reason == "PerCluster"
         assert started[0].sentence.text.endswith(
-            "; 1 move held (1 migrations go on in the cluster, 1 at a time are allowed)"
+            "; 1 move held (1 migration goes on in the cluster, 1 at a time is allowed)"
         )
 
     items = [*nodes("a", "b", "c", "d"), *vms("a", "v0", "v1", "v2", "v3"), *vms("b", "w0", "w1", "w2", "w3")]

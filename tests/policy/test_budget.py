@@ -167,7 +167,7 @@ def test_without_a_kubevirt_cr_its_defaults_hold() -> None:
             [ELSEWHERE, migration(ELSEWHERE, "n2")],
             Limits(),
             0.0,
-            "1 migrations go on onto n2, 1 at a time are allowed",
+            "1 migration goes on onto n2, 1 at a time is allowed",
         ),
     ],
 )
