@@ -20,8 +20,8 @@ from rebalancer.present.picture import Picture
 GIB = 2**30
 NOW = 1_795_212_000.0
 SIZES = ((1, 2), (1, 4), (2, 4), (2, 8), (2, 8), (4, 8), (4, 16), (8, 32))
-"""(CPUs, GiB); their mean of 3 CPUs fills two thirds of a node with twenty VMs."""
-CPUS, MEMORY_GIB = 92, 384
+"""(CPUs, GiB); their mean of 3 CPUs fills half a node with twenty VMs."""
+CPUS, MEMORY_GIB = 112, 512
 READY = FrozenMap({"Ready": Condition(status="True")})
 LIVE = FrozenMap({"Ready": Condition(status="True"), "LiveMigratable": Condition(status="True")})
 
@@ -53,7 +53,7 @@ def _snapshot(nodes: int, vmis_per_node: int, chance: random.Random) -> Snapshot
     for number in range(nodes * vmis_per_node):
         namespace, name, on = f"team-{number % 40:02}", f"vm-{number:06}", names[number % nodes]
         # The nodes at the front get large VMs, so that some are too full.
-        _, _, spec, vmi_spec = specs[-1 - number % 3] if number % nodes < nodes // 100 else chance.choice(specs[:-1])
+        _, _, spec, vmi_spec = specs[-1 - number % 3] if number % nodes < nodes // 100 else chance.choice(specs)
         vmi = VMI(
             namespace=namespace, name=name, uid=f"u-{number}", spec=vmi_spec, phase="Running", node=on, conditions=LIVE
         )

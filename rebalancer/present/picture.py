@@ -71,8 +71,8 @@ def problem(report: Report | None) -> Problem | None:
             )
         case "Standby":
             todo = "Wait half a minute. If nobody leads then, check that our ServiceAccount may update our Lease."
-        case "Paused":
-            todo = "What pauses us is named above; we go on by ourselves as soon as it is taken away."
+        case "Paused" | "Unfit" | "Unsettled":
+            todo = "What is in the way is named above; we go on by ourselves as soon as it is taken away."
         case "Broken":
             todo = "Look at the failed migrations under History, mend their cause, and wait or restart the daemon."
         case "Failed":

@@ -52,7 +52,12 @@ class Living:
     def call(self, work: Callable[[], object]) -> None:
         """Runs `work` in the cluster's own thread and waits for it."""
         ended = threading.Event()
-        self.loop.call_soon_threadsafe(lambda: (work(), ended.set()))
+
+        def do() -> None:
+            work()
+            ended.set()
+
+        self.loop.call_soon_threadsafe(do)
         assert ended.wait(SECONDS)
 
 

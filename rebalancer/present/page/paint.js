@@ -3,6 +3,7 @@
 (() => {
   const NAMED = 88; // from this width on a node carries its name and its figure
   const DETAILED = 34; // from this width on its VMs are told apart
+  const LINED = 16; // from this width on its outline and its threshold are drawn
   const LABEL = 19;
 
   /** The page's colours, as its style sheet has them in the reader's scheme, and hatches made of them. */
@@ -114,11 +115,13 @@
     pen.fillStyle = node.state === "Ready" ? colours.sheet : colours.closed;
     pen.fillRect(vessel.x, vessel.y, vessel.w, vessel.h);
     if (detailed) fillDetailed(pen, node, vessel, look);
-    else fillPlain(pen, load, vessel, hot ? colours.hot : colours.load);
-    limit(pen, load, vessel, look, detailed);
-    pen.lineWidth = hot ? (detailed ? 2 : 1.2) : 1;
-    pen.strokeStyle = hot ? colours.hot : colours.strong;
-    pen.strokeRect(vessel.x, vessel.y, vessel.w, vessel.h);
+    else fillPlain(pen, load, vessel, hot ? colours.hot : share(load) * 100 > load.low ? colours["load-deep"] : colours.load);
+    if (box.w >= LINED) limit(pen, load, vessel, look, detailed);
+    if (box.w >= LINED || hot) {
+      pen.lineWidth = hot ? (detailed ? 2 : 1.2) : 1;
+      pen.strokeStyle = hot ? colours.hot : colours.strong;
+      pen.strokeRect(vessel.x, vessel.y, vessel.w, vessel.h);
+    }
     if (vessel.gauge) {
       gauge(pen, node[resource === "cpu" ? "memory" : "cpu"], { x: box.x + box.w - 5, y: vessel.y, w: 5, h: vessel.h }, colours);
       label(pen, node, box, load, hot, look);

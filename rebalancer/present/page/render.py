@@ -24,7 +24,7 @@ SCRIPTS = ("base.js", "paint.js", "map.js", "why.js", "live.js")
 TONES = {
     "good": ("Balanced", "Finished"),
     "busy": ("Planned", "DryRun", "Started", "Running"),
-    "wait": ("NotSynced", "Standby", "Held", "Paused"),
+    "wait": ("NotSynced", "Standby", "Held", "Paused", "Unfit", "Unsettled"),
 }
 """How a kind of sentence looks; whatever is in none of them wants attention."""
 

@@ -58,6 +58,7 @@
     const parts = [
       make("p", { class: "verdict" }, make("b", {}, told.vmi), ` ${where} and ${told.movable ? "may move" : `has to stay: ${told.why}`}.`),
       ...told.violations.map((broken) => make("p", {}, icon("rule"), `It breaks ${broken.type} there: ${broken.message || broken.rule}.`)),
+      ...told.conflicts.map((conflict) => make("p", { class: "left" }, conflict)),
     ];
     const all = Object.entries(told.nodes).map(([name, one]) => verdict(name, one, name === told.node));
     const rows = all.filter((one) => !only || one.name === only).sort((a, b) => a.rank - b.rank || a.cpu - b.cpu);
