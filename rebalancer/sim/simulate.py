@@ -26,8 +26,6 @@ from rebalancer.sim.verdict import Ledger, Said, Verdict, whats_left
 from rebalancer.sim.virtualtime import VirtualLoop, run_virtual
 from rebalancer.sim.world import World, WorldParams
 
-CALM_SECONDS = 900.0
-"""So long nothing must have moved before a scenario is over; longer than hold times and most back-offs."""
 TICK_SECONDS = 10.0
 RESTART_SECONDS = 5.0
 CUT_SECONDS = 90.0
@@ -211,7 +209,7 @@ def _calm(run: _Run, world: World, ledger: Ledger) -> bool:
     """Nothing has moved for long, and nobody waits for a budget or a back-off to begin again."""
     quiet = world.clock.now() - max(ledger.last_move, world.params.epoch)
     waits = run.said[-1].kind in ("Held", "Paused", "Broken", "Planned") if run.said else True
-    return quiet > CALM_SECONDS and not waits and not unfinished(world)
+    return quiet > run.scenario.calm_seconds and not waits and not unfinished(world)
 
 
 def _check_alive(run: _Run, world: World) -> None:
