@@ -7,7 +7,7 @@ Labels are bounded: nodes, resources, rule kinds, sentences, results and reasons
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -24,9 +24,13 @@ PREFIX = "rebalancer_"
 
 
 class Metrics(Collector):
-    """`observe` every Report in order; `exposition` is what /metrics answers."""
+    """`observe` every Report in order; `exposition` is what /metrics answers.
 
-    def __init__(self) -> None:
+    `lag` gives how late the event loop was at worst within the last minute, in seconds.
+    """
+
+    def __init__(self, *, lag: Callable[[], float] = lambda: 0.0) -> None:
+        self._lag = lag
         self._report: Report | None = None
         self._sentences: Counter[str] = Counter()
         self._results: Counter[str] = Counter()
@@ -59,6 +63,8 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield _gauge("build_info", "Always 1; the version is a label.", ("version",), [((__version__,), 1)])
+        late = [((), self._lag())]
+        yield _gauge("event_loop_lag_seconds", "How late the event loop was at worst in a minute.", (), late)
         yield from self._counters()
         if self._report is not None:
             yield from _gauges(self._report)

@@ -9,7 +9,7 @@
   const root = document.getElementById("map");
   const state = {
     cluster: null, plan: null, now: [], after: [], shown: [], resource: "cpu", when: "now", order: "", zoom: "fit",
-    selected: "", hits: null, leaving: new Map(), broken: { now: new Set(), after: new Set() }, colours: null, layout: null, queued: false,
+    selected: "", hits: null, leaving: new Map(), flying: new Map(), broken: { now: new Set(), after: new Set() }, colours: null, layout: null, queued: false,
   };
 
   // Controls
@@ -38,7 +38,7 @@
   });
   const depth = make("div", { class: "depth" }, canvas);
   const sea = make("div", { class: "sea" }, depth);
-  const card = make("aside", { class: "card", "aria-label": "Chosen node" });
+  const card = make("section", { class: "card", "aria-label": "Chosen node" });
   const status = make("p", { class: "unseen", role: "status" });
   const help = make("p", { class: "unseen", id: "map-help" },
     "Arrow keys go from node to node, Home and End to the first and last. The chosen node's details follow the map; all nodes are in the table below it.");
@@ -60,7 +60,7 @@
   legend.append(
     make("li", {}, swatch([square("var(--load)")]), "a VM, by its size"),
     make("li", {}, swatch([square("var(--other)")]), "other pods"),
-    make("li", {}, swatch([square("var(--sheet)", { stroke: "var(--move)" }), ["path", { d: "M1 8 8 1M1 14 14 1M7 14 14 7", stroke: "var(--move)", "stroke-width": 1.8 }]]), "is to leave"),
+    make("li", {}, swatch([square("var(--sheet)", { stroke: "var(--move)" }), ["path", { d: "M1 8 8 1M1 14 14 1M7 14 14 7", stroke: "var(--move)", "stroke-width": 1.8 }]]), "is to leave, or on its way here"),
     make("li", {}, swatch([square("var(--move)")]), "has come, after the plan"),
     make("li", {}, swatch([square("var(--load)"), ["path", { d: "M5 1h9v9z", fill: "var(--wait)" }]]), "breaks a rule"),
     make("li", {}, swatch([square("none", { stroke: "var(--hot)", "stroke-width": 2 }), ["path", { d: "M1 5h13", stroke: "var(--limit)", "stroke-dasharray": "3 2" }]]), "node above its threshold"),
@@ -78,6 +78,7 @@
     state.broken = { now: broken(cluster.violations), after: broken(plan?.after.violations ?? []) };
     const places = new Map();
     for (const node of cluster.nodes) for (const vmi of node.vmis) places.set(vmi.vmi, node.name);
+    state.flying = new Map(cluster.running.map((entry) => [entry.vmi, entry]));
     state.leaving = new Map();
     for (const move of (plan?.waves ?? []).flatMap((wave) => wave.moves)) {
       if (places.has(move.vmi)) state.leaving.set(move.vmi, move.target);
@@ -210,6 +211,7 @@
   }
 
   function role(vmi) {
+    if (state.when === "now" && state.flying.has(vmi)) return "leaving";
     if (!state.leaving.has(vmi)) return "";
     return state.when === "after" ? "arriving" : "leaving";
   }
@@ -311,7 +313,8 @@
     fact("VMs", number.format(node.vmis.length));
     const rows = node.vmis.slice(0, VMS_LISTED).map((vmi) => {
       const goes = state.leaving.get(vmi.vmi);
-      const note = goes && state.when === "now" ? ` → ${goes}` : goes ? " (new here)" : "";
+      const flight = state.when === "now" ? state.flying.get(vmi.vmi) : null;
+      const note = flight && flight.source !== node.name ? ` (on its way from ${flight.source})` : goes && state.when === "now" ? ` → ${goes}` : goes ? " (new here)" : "";
       return make("tr", {},
         make("th", { scope: "row" }, vmi.vmi, state.broken[state.when].has(vmi.vmi) ? make("span", { class: "breaks", title: "breaks a rule" }, " ◆", make("span", { class: "unseen" }, " breaks a rule")) : "", note ? make("span", { class: "muted" }, note) : ""),
         make("td", { class: "figure" }, cores(vmi.cpu)),
