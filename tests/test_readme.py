@@ -17,6 +17,8 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 BLOCKS = re.compile(r"^```(console|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
+pytestmark = pytest.mark.slow
+
 
 def blocks(language: str) -> list[str]:
     text = README.read_text(encoding="utf-8")

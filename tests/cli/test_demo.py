@@ -21,6 +21,8 @@ ROOT = Path(__file__).parent.parent.parent
 DEMO = [sys.executable, "-m", "rebalancer", "demo", "--speed", "30"]
 PATIENCE_SECONDS = 60.0
 
+pytestmark = pytest.mark.slow
+
 
 def lines(*arguments: str) -> str:
     done = subprocess.run([*DEMO, *arguments], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)

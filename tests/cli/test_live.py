@@ -146,6 +146,7 @@ def daemon(
         process.communicate()
 
 
+@pytest.mark.slow
 def test_run_says_what_it_would_do_and_writes_nothing_but_its_lease_and_events(
     daemon: Callable[..., tuple[subprocess.Popen[str], list[str]]], server: World
 ) -> None:
@@ -175,6 +176,7 @@ def test_a_port_in_use_says_what_to_do(environment: dict[str, str], server: Worl
     assert "REBALANCER_HTTP__PORT" in line
 
 
+@pytest.mark.slow
 def test_metrics_are_served(daemon: Callable[..., tuple[subprocess.Popen[str], list[str]]]) -> None:
     port = free_port()
     process, _ = daemon('"DryRun"', REBALANCER_HTTP__PORT=str(port))
