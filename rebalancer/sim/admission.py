@@ -6,8 +6,14 @@ from typing import Any
 
 from rebalancer.sim.errors import ApiError
 from rebalancer.sim.objects import (
+    CREATED_BY,
+    JOB_UID,
     MIGRATION_FINALIZER,
+    NODE_NAME,
+    SCHEDULABLE,
+    TARGET_NODE,
     TERMINAL,
+    VMI_FINALIZER,
     VMI_NAME,
     Obj,
     annotations_of,
@@ -15,6 +21,7 @@ from rebalancer.sim.objects import (
     is_true,
     labels_of,
     phase,
+    stamp,
     status,
     terminal,
 )
@@ -23,6 +30,7 @@ from rebalancer.sim.store import Store
 
 CONTROLLER = "system:serviceaccount:kubevirt:kubevirt-controller"
 KUBEVIRT_ACCOUNTS = "system:serviceaccount:kubevirt:"
+RESTRICTED_LABELS = (CREATED_BY, JOB_UID, NODE_NAME, TARGET_NODE, SCHEDULABLE, "kubevirt.io/install-strategy")
 KNOWN_SPEC_FIELDS = ("vmiName", "addedNodeSelector", "priority", "sendTo", "receive")
 
 
@@ -45,13 +53,27 @@ def mutate_migration(item: Obj) -> None:
         meta["finalizers"] = [*finalizers, MIGRATION_FINALIZER]
 
 
+def mutate_vmi(item: Obj, now: float) -> None:
+    """The mutating webhook for a new VMI, as far as scheduling and the life of a VM depend on it."""
+    meta, spec = item.setdefault("metadata", {}), item.setdefault("spec", {})
+    meta["finalizers"] = [*(name for name in meta.get("finalizers") or () if name != VMI_FINALIZER), VMI_FINALIZER]
+    domain = spec.setdefault("domain", {})
+    spec.setdefault("architecture", "amd64")
+    domain["cpu"] = {"model": "host-model"} | (domain.get("cpu") or {})
+    domain["machine"] = {"type": "q35"} | (domain.get("machine") or {})
+    reached = [{"phase": "Pending", "phaseTransitionTimestamp": stamp(now)}]
+    item["status"] = {"phase": "Pending", "phaseTransitionTimestamps": reached} | (item.get("status") or {})
+
+
 def prune_migration(item: Obj, *, strict: bool) -> None:
     """Unknown fields of the spec are dropped, or refused where the client asked for strict validation."""
     spec = item.get("spec") or {}
     unknown = [name for name in spec if name not in KNOWN_SPEC_FIELDS]
     if unknown and strict:
         fields = ", ".join(f'unknown field "spec.{name}"' for name in unknown)
-        raise ApiError(400, "BadRequest", f"strict decoding error: {fields}")
+        kind = "VirtualMachineInstanceMigration"
+        message = f'{kind} in version "v1" cannot be handled as a {kind}: strict decoding error: {fields}'
+        raise ApiError(400, "BadRequest", message)
     for name in unknown:
         del spec[name]
 
@@ -95,9 +117,12 @@ def admit_vmi_update(old: Obj, new: Obj, user: str) -> None:
     """Only KubeVirt itself changes what a VMI is or how it is doing; labels and annotations are anyone's."""
     if user.startswith(KUBEVIRT_ACCOUNTS):
         return
+    webhook, cause = "virtualmachineinstances-update-validator", "FieldValueNotSupported"
     if old.get("spec") != new.get("spec") or old.get("status") != new.get("status"):
-        raise _restricted("virtualmachineinstances-update-validator", "update of VMI object is restricted",
-                          "FieldValueNotSupported")  # fmt: skip
+        raise _restricted(webhook, "update of VMI object is restricted", cause)
+    if any(labels_of(old).get(label) != labels_of(new).get(label) for label in RESTRICTED_LABELS):
+        message = "modification of the following reserved kubevirt.io/ labels on a VMI object is prohibited"
+        raise _restricted(webhook, message, cause)
 
 
 def eviction_strategy(store: Store, vmi: Obj) -> str:

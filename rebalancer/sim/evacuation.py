@@ -32,7 +32,7 @@ class EvacuationController(Controller):
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
-        self._recorder = Recorder(store, ACTOR)
+        self._recorder = Recorder(store, "evacuation-controller")
 
     def resync(self) -> None:
         for node in self.store.items("nodes"):

@@ -7,11 +7,27 @@ from dataclasses import dataclass
 from rebalancer.sim.objects import Obj, annotations_of, phase, status
 
 ACTOR = "virt-controller"
+RECORDER = "virtualmachine-controller"
+"""Who virt-controller says it is in Events about VMs and their migrations."""
 RUNNING_PHASES = ("Scheduling", "Scheduled", "PreparingTarget", "TargetReady", "Running")
 QUOTA, ABORT = "migrationRejectedByResourceQuota", "migrationAbortRequested"
 PRIORITIES = {"system-critical": 100, "user-triggered": 50, "system-maintenance": 20, "": 0}
 RUNNING_PRIORITY = 1000
 KEPT_PER_VMI = 5
+CONFIGURATION = {
+    "allowAutoConverge": False,
+    "allowPostCopy": False,
+    "allowWorkloadDisruption": False,
+    "bandwidthPerMigration": "0",
+    "completionTimeoutPerGiB": 150,
+    "nodeDrainTaintKey": "kubevirt.io/drain",
+    "parallelMigrationsPerCluster": 5,
+    "parallelOutboundMigrationsPerNode": 2,
+    "progressTimeout": 150,
+    "unsafeMigrationOverride": False,
+    "utilityVolumesTimeout": 150,
+}
+"""Migration settings where the KubeVirt CR has none (KubeVirt: pkg/virt-config/virt-config.go)."""
 BACKOFF_SECONDS = 20.0
 OBSERVED = "kubevirt.io/latest-observed-api-version"
 EVACUATION, WORKLOAD_UPDATE = "kubevirt.io/evacuationMigration", "kubevirt.io/workloadUpdateMigration"

@@ -13,10 +13,12 @@ from rebalancer.sim.events import Recorder
 from rebalancer.sim.migration_case import (
     ACTOR,
     BACKOFF_SECONDS,
+    CONFIGURATION,
     KEPT_PER_VMI,
     OBSERVED,
     PENDING_TIMEOUT,
     QUOTA,
+    RECORDER,
     RUNNING_PRIORITY,
     UNSCHEDULABLE_TIMEOUT,
     Case,
@@ -24,7 +26,7 @@ from rebalancer.sim.migration_case import (
     kubevirts_own,
     priority_of,
 )
-from rebalancer.sim.migration_status import decide
+from rebalancer.sim.migration_status import READY_MARK, decide
 from rebalancer.sim.objects import (
     JOB_UID,
     TARGET_NODE,
@@ -54,7 +56,7 @@ class MigrationController(Controller):
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
-        self._recorder = Recorder(store, ACTOR)
+        self._recorder = Recorder(store, RECORDER)
 
     # What concerns what
 
@@ -67,7 +69,7 @@ class MigrationController(Controller):
             if change.type != DELETED:
                 self.enqueue(f"{change.namespace}/{change.name}", priority=priority_of(change.object))
         elif change.resource == VMIS:
-            self._enqueue_of(change.namespace, change.name)
+            self._enqueue_of(change.namespace, change.name, settled=change.type == DELETED)
         elif change.resource == "pods":
             job = labels_of(change.object).get(JOB_UID)
             if job:
@@ -77,9 +79,9 @@ class MigrationController(Controller):
                 if condition(item, QUOTA):
                     self.enqueue(key_of(item))
 
-    def _enqueue_of(self, namespace: str, vmi: str) -> None:
+    def _enqueue_of(self, namespace: str, vmi: str, *, settled: bool = False) -> None:
         for item in self.store.items(MIGRATIONS, namespace):
-            if item["spec"].get("vmiName") == vmi and not self._settled(item):
+            if item["spec"].get("vmiName") == vmi and (settled or not self._settled(item)):
                 self.enqueue(key_of(item), priority=priority_of(item))
 
     @staticmethod
@@ -91,14 +93,16 @@ class MigrationController(Controller):
     def reconcile(self, key: str) -> None:
         namespace, _, name = key.partition("/")
         item = self.store.find(MIGRATIONS, namespace, name)
-        if item is None or self._settled(item):
-            return
-        if OBSERVED not in annotations_of(item):
-            self._observe(item)
+        if item is None:
             return
         vmi = self.store.find(VMIS, namespace, item["spec"]["vmiName"])
         if vmi is None:
             self._orphan(item)
+            return
+        if self._settled(item):
+            return
+        if OBSERVED not in annotations_of(item):
+            self._observe(item)
             return
         case = self._case(item, vmi)
         self._sync(case)
@@ -132,7 +136,8 @@ class MigrationController(Controller):
         """The VMI is gone: its migrations go too."""
         if not deleting(item):
             self.store.delete(MIGRATIONS, item["metadata"]["namespace"], item["metadata"]["name"], actor=ACTOR)
-            item = self.store.get(MIGRATIONS, item["metadata"]["namespace"], item["metadata"]["name"])
+        if not item["metadata"].get("finalizers"):
+            return
 
         def drop(new: Obj) -> None:
             new["metadata"]["finalizers"] = []
@@ -267,13 +272,14 @@ class MigrationController(Controller):
             return
         try:
             target = launcher.render_target(vmi, case.item, pods[0], source_node, cluster)
+            self.store.name(target)
             quota.check(self.store, target)
+            pod = self.store.create("pods", target, actor=ACTOR)
         except (ApiError, launcher.HostModelError) as error:
             self._recorder.record(vmi, "Warning", "FailedCreate", f"Error creating pod: {error}")
             case.quota_exceeded = "exceeded quota" in str(error)
             self.enqueue(key, after=5.0)
             return
-        pod = self.store.create("pods", target, actor=ACTOR)
         self._warn(case, "SuccessfulCreate", f"Created migration target pod {pod['metadata']['name']}", "Normal")
 
     def _time_out(self, case: Case) -> None:
@@ -297,7 +303,7 @@ class MigrationController(Controller):
 
     def _hand_off(self, case: Case, pod: Obj) -> None:
         cluster = next(iter(self.store.items("kubevirts")), None) or {}
-        configuration = (cluster.get("spec", {}).get("configuration") or {}).get("migrations") or {}
+        configured = (cluster.get("spec", {}).get("configuration") or {}).get("migrations") or {}
 
         def change(vmi: Obj) -> None:
             vmi["status"]["migrationState"] = {
@@ -306,7 +312,7 @@ class MigrationController(Controller):
                 "targetNode": pod["spec"]["nodeName"],
                 "targetPod": pod["metadata"]["name"],
                 "sourcePod": (status(case.item).get("migrationState") or {}).get("sourcePod", ""),
-                "migrationConfiguration": {"completionTimeoutPerGiB": 150, "progressTimeout": 150} | configuration,
+                "migrationConfiguration": CONFIGURATION | configured,
             }
             vmi["metadata"].setdefault("labels", {})[TARGET_NODE] = pod["spec"]["nodeName"]
 
@@ -326,9 +332,9 @@ class MigrationController(Controller):
             state = vmi["status"]["migrationState"]
             state.setdefault("startTimestamp", now)
             state |= {"endTimestamp": now, "failed": True, "completed": True}
-            state.setdefault("failureReason", "Target pod is down")
 
         self._write_vmi(case, change)
+        # The original sets the VMI's failureReason too, but only after it has written the VMI: nobody ever sees it.
         text = f"VirtualMachineInstance migration uid {case.uid} failed. reason: Target pod is down"
         self._recorder.record(case.vmi, "Warning", "FailedMigration", text)
 
@@ -347,19 +353,23 @@ class MigrationController(Controller):
         for reason, message in verdict.events:
             self._warn(case, reason, message, "Normal" if reason == "SuccessfulMigration" else "Warning")
 
-        def change(new: Obj) -> None:
+        def report(new: Obj) -> None:
             new["status"] = verdict.status
+
+        def release(new: Obj) -> None:
             new["metadata"]["finalizers"] = verdict.finalizers
 
         if verdict.mark_pod is not None and case.pod is not None:
             self._annotate(case.pod, verdict.mark_pod)
-        self._write(case.item, change)
+        # Two writes, as of the original: a migration that goes with its finalizer is seen in its final state before.
+        self._write(case.item, report)
+        self._write(case.item, release)
         if phase(case.item) in TERMINAL:
             self._collect(case)
 
     def _annotate(self, pod: Obj, moment: str) -> None:
         def change(new: Obj) -> None:
-            new["metadata"].setdefault("annotations", {})["kubevirt.io/migration-target-ready-timestamp"] = moment
+            new["metadata"].setdefault("annotations", {})[READY_MARK] = moment
 
         self.store.modify("pods", pod["metadata"]["namespace"], pod["metadata"]["name"], change, actor=ACTOR)
 

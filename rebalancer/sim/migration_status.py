@@ -127,7 +127,7 @@ def _target_ready(case: Case, _: Verdict, __: float) -> str:
 def _running(case: Case, verdict: Verdict, _: float) -> str:
     arrived = case.state.get("targetNodeDomainReadyTimestamp")
     if arrived and case.pod is not None and READY_MARK not in annotations_of(case.pod):
-        verdict.mark_pod = arrived
+        verdict.mark_pod = arrived.replace("T", " ").replace("Z", " +0000 UTC")  # as Go prints a time
     held = condition(case.vmi, "HotVCPUChange") or any(is_true(case.vmi, kind) for kind in HOLDS_BACK)
     if held or not case.state.get("completed"):
         return ""

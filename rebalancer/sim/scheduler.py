@@ -17,7 +17,6 @@ from rebalancer.sim.events import Recorder
 from rebalancer.sim.objects import Obj, condition, deleting, encode, key_of, phase, stamp, terminal, with_conditions
 from rebalancer.sim.store import ADDED, DELETED, Change, Store
 
-ACTOR = "kube-scheduler"
 NAME = "default-scheduler"
 FIRST_BACKOFF_SECONDS, LAST_BACKOFF_SECONDS = 1.0, 10.0
 FLUSH_SECONDS = 300.0
@@ -38,7 +37,7 @@ class Scheduler(Controller):
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
-        self._recorder = Recorder(store, ACTOR)
+        self._recorder = Recorder(store, NAME)
         self._state: ClusterState | None = None
         self._placed: dict[str, Pod] = {}
         self._nodes: dict[str, Node] = {}
@@ -199,7 +198,7 @@ class Scheduler(Controller):
             done["lastTransitionTime"] = stamp(self.store.now())
             pod["status"]["conditions"] = with_conditions(pod["status"].get("conditions") or (), done)
 
-        self.store.modify("pods", meta["namespace"], meta["name"], change, actor=ACTOR)
+        self.store.modify("pods", meta["namespace"], meta["name"], change, actor="kube-scheduler")
         self._recorder.record(item, "Normal", "Scheduled", f"Successfully assigned {key_of(item)} to {node}")
 
     def _refuse(self, item: Obj, found: Survey) -> None:
@@ -213,7 +212,9 @@ class Scheduler(Controller):
             )
             if number
         ]
-        message = f"{found.message()} preemption: 0/{total} nodes are available: {', '.join(parts)}."
+        # Two plugins are asked for a way out: DynamicResources, which has nothing to say about VMs, and preemption.
+        why = f"0/{total} nodes are available: {', '.join(parts)}."
+        message = f"{found.message()} no new claims to deallocate, preemption: {why}"
         if (condition(item, "PodScheduled") or {}).get("message") == message:
             return
         meta = item["metadata"]
@@ -229,5 +230,5 @@ class Scheduler(Controller):
             }
             pod["status"]["conditions"] = with_conditions(pod["status"].get("conditions") or (), no)
 
-        self.store.modify("pods", meta["namespace"], meta["name"], change, actor=ACTOR)
+        self.store.modify("pods", meta["namespace"], meta["name"], change, actor="kube-scheduler")
         self._recorder.record(item, "Warning", "FailedScheduling", message)

@@ -22,6 +22,17 @@ HISTORY = 20_000
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LABEL = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
+_NAME_RULE = (
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and "
+    "end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
+    r"'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+)
+_LABEL_RULE = (
+    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and "
+    "end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is "
+    "'(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
+)
+"""The server's own words (apimachinery: util/validation)."""
 
 
 @dataclass(slots=True)
@@ -74,6 +85,7 @@ class Store:
         self._listeners: dict[int, Listener] = {}
         self._subscriptions = 0
         self._created = 0
+        self._names = 0
 
     # Reading
 
@@ -156,11 +168,13 @@ class Store:
         meta = item.setdefault("metadata", {})
         meta.pop("resourceVersion", None)
         self._created += 1
-        if not meta.get("name"):
-            if not meta.get("generateName"):
-                raise invalid(kind, "", "metadata.name", "Required value: name or generateName is required")
-            meta["name"] = meta["generateName"] + self._dice.suffix("name", self._created)
+        if not meta.get("name") and not meta.get("generateName"):
+            raise invalid(kind, "", "metadata.name", "Required value: name or generateName is required")
+        self.name(item)
         self._validate(kind, meta)
+        if resource == "pods":
+            selector = (item.get("spec") or {}).get("nodeSelector") or {}
+            self._validate_labels(kind, meta["name"], "spec.nodeSelector", selector)
         key = (meta.get("namespace", ""), meta["name"])
         if key in self._objects[resource]:
             raise already_exists(kind, meta["name"])
@@ -177,20 +191,30 @@ class Store:
             item["status"] = {"phase": "Pending"} | (item.get("status") or {})
         return item if dry_run else self._commit(resource, key, item, None, actor)
 
-    @staticmethod
-    def _validate(kind: Resource, meta: Obj) -> None:
+    def name(self, item: Obj) -> None:
+        """Give the object a name by its generateName, unless it has one."""
+        meta = item["metadata"]
+        if not meta.get("name"):
+            self._names += 1
+            meta["name"] = meta["generateName"] + self._dice.suffix("name", self._names)
+
+    @classmethod
+    def _validate(cls, kind: Resource, meta: Obj) -> None:
         name = meta["name"]
         if len(name) > 253 or not _NAME.fullmatch(name):
-            why = f'Invalid value: "{name}": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric '
-            raise invalid(kind, name, "metadata.name", why + "characters, '-' or '.'")
-        for label, value in (meta.get("labels") or {}).items():
+            raise invalid(kind, name, "metadata.name", f'Invalid value: "{name}": {_NAME_RULE}')
+        cls._validate_labels(kind, name, "metadata.labels", meta.get("labels") or {})
+
+    @staticmethod
+    def _validate_labels(kind: Resource, name: str, field: str, labels: Obj) -> None:
+        for label, value in labels.items():
             if not isinstance(value, str):
                 raise bad_request(
                     f"json: cannot unmarshal into Go struct field ObjectMeta.labels of type string: {label}"
                 )
             if len(value) > 63 or not _LABEL.fullmatch(value):
-                why = f'Invalid value: "{value}": a valid label must be an empty string or consist of alphanumeric '
-                raise invalid(kind, name, "metadata.labels", why + "characters, '-', '_' or '.', at most 63")
+                rule = _LABEL_RULE if len(value) <= 63 else "must be no more than 63 bytes"
+                raise invalid(kind, name, field, f'Invalid value: "{value}": {rule}')
 
     def replace(self, resource: str, item: Obj, *, part: str = "", actor: str = "", dry_run: bool = False) -> Obj:
         """Replace an object, or with part="status" its status only; raises ApiError 404, 409.
@@ -246,7 +270,8 @@ class Store:
         """Write the object, or let it go where the last finalizer of a deleted one was taken away."""
         meta = new["metadata"]
         if meta.get("deletionTimestamp") and not meta.get("finalizers") and old["metadata"].get("finalizers"):
-            return self._remove(resource, key, new, actor)
+            # The write that takes the last finalizer is not stored: watchers see the object go as it was before.
+            return self._remove(resource, key, copy(old), actor)
         return self._commit(resource, key, new, old, actor)
 
     def delete(self, resource: str, namespace: str, name: str, how: Deletion | None = None, *, actor: str = "") -> Obj:
@@ -266,6 +291,11 @@ class Store:
         if how.dry_run:
             return old
         if not old["metadata"].get("finalizers") and not grace:
+            if resource == "pods":
+                # Even without grace the server first writes that the pod is being deleted, and then deletes it.
+                new = copy(old)
+                new["metadata"] |= {"deletionTimestamp": stamp(self.now()), "deletionGracePeriodSeconds": 0}
+                old = self._commit(resource, (namespace, name), new, old, actor)
             return self._remove(resource, (namespace, name), copy(old), actor)
         if old["metadata"].get("deletionTimestamp"):
             return old

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from rebalancer.sim import launcher, quota
+from rebalancer.sim import launcher, quota, vmi_conditions
 from rebalancer.sim.controller import Controller
 from rebalancer.sim.errors import ApiError
 from rebalancer.sim.events import Recorder
-from rebalancer.sim.migration_case import ACTOR
+from rebalancer.sim.migration_case import ACTOR, RECORDER
 from rebalancer.sim.objects import (
     JOB_UID,
     NODE_NAME,
@@ -14,7 +14,6 @@ from rebalancer.sim.objects import (
     VMI_FINALIZER,
     Obj,
     annotations_of,
-    condition,
     deleting,
     key_of,
     labels_of,
@@ -24,12 +23,12 @@ from rebalancer.sim.objects import (
     stamp,
     status,
     terminal,
-    with_conditions,
 )
 from rebalancer.sim.resources import VMIS
 from rebalancer.sim.store import DELETED, Change, Store
 
 QUOTA_RETRY_SECONDS = 5.0
+EVICTION_MARK = "descheduler.alpha.kubernetes.io/eviction-in-progress"
 
 
 class VmiController(Controller):
@@ -39,7 +38,7 @@ class VmiController(Controller):
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
-        self._recorder = Recorder(store, ACTOR)
+        self._recorder = Recorder(store, RECORDER)
 
     def resync(self) -> None:
         for vmi in self.store.items(VMIS):
@@ -72,20 +71,14 @@ class VmiController(Controller):
             return
         pods = self._pods(vmi)
         if deleting(vmi):
-            self._stop(vmi, pods)
-            return
-        if phase(vmi) in TERMINAL:
-            return
-        if phase(vmi) in ("", "Pending") and not pods:
+            self._delete_pods(vmi, pods)
+        elif phase(vmi) in ("", "Pending") and not pods:
             self._create_pod(vmi)
-            vmi = self.store.get(VMIS, namespace, name)
-            pods = self._pods(vmi)
-        self._follow(vmi, pods)
+        self._follow(self.store.get(VMIS, namespace, name), self._pods(vmi))
 
     def _create_pod(self, vmi: Obj) -> None:
-        if not phase(vmi):
-            self._write(vmi, lambda new: self._enter(new, "Pending"))
         pod = launcher.render(vmi, next(iter(self.store.items("kubevirts")), None))
+        self.store.name(pod)
         try:
             quota.check(self.store, pod)
         except ApiError as error:
@@ -109,58 +102,60 @@ class VmiController(Controller):
     def _follow(self, vmi: Obj, pods: list[Obj]) -> None:
         """Write into the VMI what its pods show: which are active, where it is placed, whether it is ready or over."""
         active = {pod["metadata"]["uid"]: pod["spec"].get("nodeName", "") for pod in pods}
-        first = next((pod for pod in pods if JOB_UID not in labels_of(pod) and ready(pod)), None)
         node = status(vmi).get("nodeName")
-        here = [pod for pod in pods if pod["spec"].get("nodeName") == node]
+        here = [pod for pod in pods if not node or pod["spec"].get("nodeName") == node]
+        pod = max(here, key=lambda item: int(item["metadata"]["resourceVersion"]), default=None)
 
         def change(new: Obj) -> None:
             now = new.setdefault("status", {})
-            if active:
+            if active or now.get("activePods"):
                 now["activePods"] = active
-            if phase(vmi) in ("", "Pending") and pods:
-                self._enter(new, "Scheduling")
-            elif phase(vmi) == "Scheduling" and first is not None:
-                self._enter(new, "Scheduled")
-                now["nodeName"] = first["spec"]["nodeName"]
-                new["metadata"].setdefault("labels", {})[NODE_NAME] = first["spec"]["nodeName"]
-            elif phase(vmi) in ("Scheduled", "Running") and all(terminal(pod) for pod in here):
-                over = bool(here) and all(phase(pod) == "Succeeded" for pod in here)
-                self._enter(new, "Succeeded" if over else "Failed")
-            elif phase(vmi) == "Running" and not condition(new, "Ready"):
-                moment = stamp(self.store.now())
-                new_condition = {
-                    "type": "Ready",
-                    "status": "True",
-                    "lastProbeTime": moment,
-                    "lastTransitionTime": moment,
-                }
-                now["conditions"] = with_conditions(now.get("conditions") or (), new_condition)
+            if pod is not None or phase(vmi) not in ("", "Pending"):
+                vmi_conditions.sync(new, pod, self.store.now())
+            self._advance(new, pods, here)
 
         self._write(vmi, change)
-        for pod in here:
-            if not terminal(pod) and node and labels_of(pod).get(NODE_NAME) != node:
-                self._label(pod, node)
+        if pod is not None and not terminal(pod) and node:
+            self._mark(pod, node, evicted=bool(status(vmi).get("evacuationNodeName")))
 
-    def _label(self, pod: Obj, node: str) -> None:
+    def _advance(self, vmi: Obj, pods: list[Obj], here: list[Obj]) -> None:
+        """The next phase of the VMI, in place; `here` are its pods on the node where it runs."""
+        first = next((pod for pod in pods if JOB_UID not in labels_of(pod) and ready(pod)), None)
+        if phase(vmi) in TERMINAL:
+            if all(terminal(pod) for pod in pods):
+                finalizers = vmi["metadata"].get("finalizers") or []
+                vmi["metadata"]["finalizers"] = [name for name in finalizers if name != VMI_FINALIZER]
+        elif deleting(vmi):
+            if all(terminal(pod) for pod in pods):
+                self._enter(vmi, "Succeeded")
+        elif phase(vmi) in ("", "Pending") and pods:
+            self._enter(vmi, "Scheduling")
+        elif phase(vmi) == "Scheduling" and first is not None:
+            self._enter(vmi, "Scheduled")
+            vmi["status"]["nodeName"] = first["spec"]["nodeName"]
+            vmi["metadata"].setdefault("labels", {})[NODE_NAME] = first["spec"]["nodeName"]
+        elif phase(vmi) in ("Scheduled", "Running") and all(terminal(pod) for pod in here):
+            over = bool(here) and all(phase(pod) == "Succeeded" for pod in here)
+            self._enter(vmi, "Succeeded" if over else "Failed")
+
+    def _mark(self, pod: Obj, node: str, *, evicted: bool) -> None:
+        """What launcher pods tell others: where the VM runs, and whether its eviction is under way."""
+
         def change(new: Obj) -> None:
             new["metadata"].setdefault("labels", {})[NODE_NAME] = node
+            notes = new["metadata"].setdefault("annotations", {})
+            if evicted:
+                notes[EVICTION_MARK] = "true"
+            else:
+                notes.pop(EVICTION_MARK, None)
 
         self.store.modify("pods", pod["metadata"]["namespace"], pod["metadata"]["name"], change, actor=ACTOR)
 
-    def _stop(self, vmi: Obj, pods: list[Obj]) -> None:
+    def _delete_pods(self, vmi: Obj, pods: list[Obj]) -> None:
         """A VMI that is deleted: its pods go first, then it does."""
-        left = [pod for pod in pods if not terminal(pod)]
-        for pod in left:
-            if not deleting(pod):
+        for pod in pods:
+            if not deleting(pod) and not terminal(pod):
                 meta = pod["metadata"]
                 self.store.delete("pods", meta["namespace"], meta["name"], actor=ACTOR)
-        if [pod for pod in self._pods(vmi) if not terminal(pod)]:
-            return
-
-        def end(new: Obj) -> None:
-            if phase(new) not in TERMINAL:
-                self._enter(new, "Succeeded")
-            finalizers = new["metadata"].get("finalizers") or []
-            new["metadata"]["finalizers"] = [name for name in finalizers if name != VMI_FINALIZER]
-
-        self._write(vmi, end)
+                text = f"Deleted virtual machine pod {meta['name']}"
+                self._recorder.record(vmi, "Normal", "SuccessfulDelete", text)

@@ -20,7 +20,7 @@ from rebalancer.sim.kubeapi import LocalKube
 from rebalancer.sim.migration_controller import MigrationController
 from rebalancer.sim.node_controller import NodeController
 from rebalancer.sim.nodeplane import NodePlane
-from rebalancer.sim.objects import HEARTBEAT, TERMINAL, VMI_FINALIZER, Obj, decode, owner_uid, phase, stamp
+from rebalancer.sim.objects import HEARTBEAT, TERMINAL, Obj, decode, owner_uid, phase, stamp
 from rebalancer.sim.plane import Mishaps, NodePlaneParams
 from rebalancer.sim.resources import BY_KIND, VMIS
 from rebalancer.sim.scheduler import Scheduler
@@ -153,7 +153,7 @@ class World:
 
     def start_vm(self, vmi: Obj) -> Obj:
         """Create a VMI, as its VirtualMachine's controller would."""
-        vmi["metadata"].setdefault("finalizers", [VMI_FINALIZER])
+        admission.mutate_vmi(vmi, self.clock.now())
         return self.store.create(VMIS, vmi, actor="user")
 
     def stop_vm(self, namespace: str, name: str) -> None:

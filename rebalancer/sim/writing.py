@@ -73,6 +73,8 @@ class Writer:
             admission.prune_migration(item, strict=strict)
             admission.mutate_migration(item)
             admission.admit_migration(self._store, item, entry.user)
+        if resource.storage == VMIS:
+            admission.mutate_vmi(item, self._store.now())
         created = self._store.create(resource.storage, item, actor=entry.user_agent, dry_run=dry_run)
         return self._shown(target, created), 201
 

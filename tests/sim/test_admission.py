@@ -93,7 +93,8 @@ def test_a_second_migration_is_400_under_whatever_name_until_the_first_has_ended
 def test_unknown_fields_are_dropped_or_refused_as_the_client_wishes() -> None:
     async def scenario(world: World, client: Client) -> None:
         code, answer = await client.ask("POST", MIGRATIONS, vmim(speed="high"), fieldValidation="Strict")
-        assert (code, answer["message"]) == (400, 'strict decoding error: unknown field "spec.speed"')
+        assert code == 400
+        assert answer["message"].endswith(': strict decoding error: unknown field "spec.speed"')
         code, made = await client.ask("POST", MIGRATIONS, vmim(speed="high"), dryRun="All")
         assert (code, made["spec"]) == (201, {"vmiName": "vm"})
         assert (await client.get(MIGRATIONS))["items"] == []

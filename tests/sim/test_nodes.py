@@ -96,7 +96,8 @@ def test_pods_go_where_most_is_free_and_wait_where_nothing_is() -> None:
         assert found is not None
         assert found["message"] == (
             "0/3 nodes are available: 3 Insufficient cpu. "
-            "preemption: 0/3 nodes are available: 3 No preemption victims found for incoming pod."
+            "no new claims to deallocate, preemption: 0/3 nodes are available: "
+            "3 No preemption victims found for incoming pod."
         )
         await client.ask("DELETE", f"{VMIS}/b")
         await asyncio.sleep(20)

@@ -174,6 +174,7 @@ def test_history_can_be_replayed_and_rewound(store: Store) -> None:
     assert [(change.type, change.name) for change in store.since(middle)] == [
         (ADDED, "q"),
         (MODIFIED, "p"),
+        (MODIFIED, "q"),
         (DELETED, "q"),
     ]
     assert [item["spec"] for item in store.items_at("pods", middle)] == [{}]
