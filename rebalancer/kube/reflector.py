@@ -29,6 +29,8 @@ class CacheParams:
     `short_watch_seconds`: a watch that ended sooner counts as a failure; a bad server is not asked in a hot loop.
     `list_seconds`: the time limit of one page.
     `absent_seconds`: how often an optional resource that is not served is looked for again.
+    `forbidden_seconds`: how often one that we may not see is asked for again; before it counts as gone we hold on to
+    what we have for as long, because an API server that has just started refuses everybody for some seconds.
     `stale_seconds`: age of the oldest resource beyond which nobody should act on the cache.
     """
 
@@ -38,6 +40,7 @@ class CacheParams:
     short_watch_seconds: float = 1.0
     list_seconds: float = 60.0
     absent_seconds: float = 300.0
+    forbidden_seconds: float = 15.0
     stale_seconds: float = 240.0
 
     def __post_init__(self) -> None:
@@ -84,6 +87,7 @@ class Reflector:
         self._changed = changed
         self._retry = Retry(around)
         self._progress = around.monotonic()
+        self._refused_since: float | None = None
 
     def age_seconds(self) -> float:
         """Seconds since the API server last gave a sign of life about this resource."""
@@ -98,7 +102,7 @@ class Reflector:
                     async with listing:
                         await self._list()
                 if self.absent:
-                    await anyio.sleep(self._params.absent_seconds)
+                    await anyio.sleep(self._params.forbidden_seconds if self.problem else self._params.absent_seconds)
                     self.resource_version = ""
                 else:
                     await self._watch()
@@ -156,6 +160,8 @@ class Reflector:
     def _refused(self, answer: Refusal) -> None:
         """An optional kind may be missing; a continue token that expired is answered by starting over, later."""
         if self.kind.optional and answer.kind in (NOT_FOUND, FORBIDDEN):
+            if answer.kind == FORBIDDEN and self._hold_on():
+                raise ApiError(answer.message, status=answer.status)
             news = not self.absent
             self.absent = True
             self._note_progress()
@@ -170,6 +176,13 @@ class Reflector:
             status=answer.status,
             retry_after_seconds=answer.retry_after_seconds,
         )
+
+    def _hold_on(self) -> bool:
+        """Whether what was listed before is worth keeping still, although we may not see it just now."""
+        now = self._around.monotonic()
+        if self._refused_since is None:
+            self._refused_since = now
+        return self.synced and not self.absent and now - self._refused_since < self._params.forbidden_seconds
 
     def _replace(self, items: dict[Key, object], set_aside: dict[Key, SetAside]) -> None:
         self.items = items
@@ -204,6 +217,7 @@ class Reflector:
                     self._forbid(f"cannot watch {self.kind.plural}: {problem}")
             else:
                 self.forbidden = False
+                self._refused_since = None
                 self._note_progress()
                 expired, problem, retry_after = await self._follow(stream), "", 0.0
         if expired:

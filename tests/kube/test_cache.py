@@ -350,3 +350,40 @@ async def _later(seconds: float, action: Callable[[], None]) -> None:
 def test_values_are_domain_values() -> None:
     _, reflector, _ = follow()
     assert all(isinstance(item, Node) for item in reflector.items.values())
+
+
+@pytest.mark.parametrize(("refusals", "kept"), [(4, True), (1000, False)], ids=["for a moment", "for good"])
+def test_what_an_api_server_refuses_for_a_moment_is_kept(refusals: int, kept: bool) -> None:
+    """One that has just started knows no roles yet and refuses everybody."""
+
+    async def scenario(served: Served) -> None:
+        served.store.create("persistentvolumes", {"metadata": {"name": "v"}, "spec": {"capacity": {"storage": "1Gi"}}})
+        cache = Cache(served.api, surroundings(), PARAMS, (KINDS["PersistentVolume"],))
+        had = []
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(cache.run)
+            for _ in range(120):
+                await anyio.sleep(1)
+                had.append("v" in cache.snapshot().volumes)
+            tasks.cancel_scope.cancel()
+        assert all(had[:10])
+        assert all(had) is kept
+        assert bool(cache.snapshot().set_aside) is not kept
+
+    serve(scenario, request(Refuse(code=403, reason="Forbidden"), is_watch, times=refusals))
+
+
+def test_a_right_to_watch_that_is_missing_is_a_problem_at_once() -> None:
+    async def scenario(served: Served) -> None:
+        cpu(served, "n0", "4")
+        cache = Cache(served.api, surroundings(), PARAMS, NODES)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(cache.run)
+            await anyio.sleep(1)
+            assert cache.synced
+            assert cache.problems() == ("cannot watch nodes: not permitted to watch nodes: injected",)
+            await anyio.sleep(MINUTE)
+            assert cache.problems() == ()
+            tasks.cancel_scope.cancel()
+
+    serve(scenario, request(Refuse(code=403, reason="Forbidden"), is_watch, times=3))
