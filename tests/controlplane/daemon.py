@@ -8,9 +8,9 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +25,9 @@ import rebalancer
 import rebalancer.daemon
 from rebalancer.cli import serve
 from rebalancer.control.clock import SystemClock
+from rebalancer.domain.frozen import EMPTY
 from rebalancer.kube.client import connect
+from rebalancer.kube.reflector import CACHE_DEFAULTS, CacheParams
 from rebalancer.kube.transport import Api
 from rebalancer.settings import load
 from rebalancer.settings.model import PREFIX
@@ -36,6 +38,7 @@ COMMAND = (sys.executable, "-m", "rebalancer")
 # A VM may move again at once and nothing waits long: what keeps a daemon from moving too much must be its plans.
 QUICK = {
     "REBALANCER_HOLD_SECONDS": "1",
+    "REBALANCER_INTERVAL_SECONDS": "2",
     "REBALANCER_LIMITS__COOLDOWN_SECONDS": "0",
     "REBALANCER_LIMITS__COOLDOWN_MAX_SECONDS": "0",
     "REBALANCER_LIMITS__PER_HOUR": "1000",
@@ -128,16 +131,17 @@ async def embedded(
     token: str,
     namespace: str = chart.NAME,
     wrap: Callable[[Api], Api] = lambda api: api,
-    **more: str,
+    cache: CacheParams = CACHE_DEFAULTS,
+    more: Mapping[str, str] = EMPTY,
 ) -> AsyncIterator[Daemon]:
     """The same daemon in this process: quicker to start, and with a transport that a test may `wrap`."""
     kubeconfig = await plane.kubeconfig(f"embedded-{namespace}", token=token)
-    environment = settings(mode, kubeconfig, namespace) | more
+    environment = settings(mode, kubeconfig, namespace) | dict(more)
     given = {name.removeprefix(PREFIX).replace("__", ".").lower(): value for name, value in environment.items()}
     loaded = load(given)
     clock, out = SystemClock(), io.StringIO()
     api = wrap(await connect(loaded.access(), monotonic=clock.monotonic))
-    params = serve.daemon_params(loaded, loaded.lease_params(namespace), http=False)
+    params = replace(serve.daemon_params(loaded, loaded.lease_params(namespace), http=False), cache=cache)
     warnings = logging.StreamHandler(out)
     logging.getLogger(rebalancer.__name__).addHandler(warnings)
     stop = anyio.Event()

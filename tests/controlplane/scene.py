@@ -18,32 +18,32 @@ from rebalancer.sim.plane import Mishaps, NodePlaneParams
 ALL_INSTANCES = "/apis/kubevirt.io/v1/virtualmachineinstances"
 ALL_MIGRATIONS = "/apis/kubevirt.io/v1/virtualmachineinstancemigrations"
 RETIRING = {"key": "retiring", "value": "soon", "effect": "NoSchedule"}
+OURS = "rb-"
 FINAL = ("Succeeded", "Failed")
 LEAVE_SECONDS = 60
 
 
 @dataclass(slots=True)
 class Scripted(Mishaps):
-    """Mishaps of the migrations of VMs by name: target pods that hang or fail, transfers that fail."""
+    """Target pods that hang or fail. `ours`: of our daemon's migrations of these VMs; `theirs`: of these migrations."""
 
-    hanging: set[str] = field(default_factory=set)
-    failing: set[str] = field(default_factory=set)
-    breaking: set[str] = field(default_factory=set)
+    ours_hang: set[str] = field(default_factory=set)
+    ours_fail: set[str] = field(default_factory=set)
+    theirs_hang: set[str] = field(default_factory=set)
 
     def stuck(self, pod: Object) -> bool:
-        return _target_of(pod) in self.hanging
+        vmi, job = _migration_of(pod)
+        return job in self.theirs_hang or (job.startswith(OURS) and vmi in self.ours_hang)
 
     def pod(self, pod: Object) -> str:
-        return "UnexpectedAdmissionError" if _target_of(pod) in self.failing else ""
-
-    def transfer(self, vmi: Object) -> str:
-        return "migration out job: unexpectedly failed" if vmi["metadata"]["name"] in self.breaking else ""
+        vmi, job = _migration_of(pod)
+        return "UnexpectedAdmissionError" if job.startswith(OURS) and vmi in self.ours_fail else ""
 
 
-def _target_of(pod: Object) -> str:
-    """The VM whose migration's target this pod is, else ""."""
-    labels = pod["metadata"].get("labels", {})
-    return str(labels.get("vm.kubevirt.io/name", "")) if "kubevirt.io/migrationJobUID" in labels else ""
+def _migration_of(pod: Object) -> tuple[str, str]:
+    """The VM and the VMIM whose target this pod is; "" for other pods."""
+    notes = pod["metadata"].get("annotations", {})
+    return notes.get("kubevirt.io/domain", ""), notes.get("kubevirt.io/migrationJobName", "")
 
 
 @dataclass(slots=True)
@@ -128,9 +128,8 @@ async def leave(scene: Scene) -> None:
     await admin.delete("/api/v1/namespaces/default/pods", gracePeriodSeconds="0")
     await until(lambda: admin.items("/api/v1/pods"), lambda found: not found, seconds=LEAVE_SECONDS)
     await admin.delete("/api/v1/nodes")
-    scene.mishaps.hanging.clear()
-    scene.mishaps.failing.clear()
-    scene.mishaps.breaking.clear()
+    for names in (scene.mishaps.ours_hang, scene.mishaps.ours_fail, scene.mishaps.theirs_hang):
+        names.clear()
 
 
 async def _delete(scene: Scene, where: str) -> None:
