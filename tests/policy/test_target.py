@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from builders import cluster, launcher, node, node_term, required_nodes, term, vmi
+from builders import cluster, labels_selector, launcher, node, node_term, required_nodes, spread, term, vmi
 
 from rebalancer.domain.cluster import KubeVirt
 from rebalancer.domain.frozen import FrozenMap
@@ -49,6 +50,7 @@ HASWELL = {**FIRST, **INTEL, "cpu-model.node.kubevirt.io/Haswell": TRUE}
         ({"realtime": True}, None, {**HASWELL, "kubevirt.io/realtime": TRUE}),
         ({"launch_security": "sev"}, None, {**HASWELL, "kubevirt.io/sev": TRUE}),
         ({"launch_security": "sev-es"}, None, {**HASWELL, "kubevirt.io/sev": TRUE, "kubevirt.io/sev-es": TRUE}),
+        ({"launch_security": "sev-snp"}, None, {**HASWELL, "kubevirt.io/sev": TRUE, "kubevirt.io/sev-snp": TRUE}),
         ({"launch_security": "tdx"}, None, {**HASWELL, "kubevirt.io/tdx": TRUE}),
         (
             {"features": (("avx", "require"), ("sse", ""), ("vmx", "optional"), ("svm", "forbid"))},
@@ -147,8 +149,16 @@ def test_a_named_cpu_model_needs_no_host_model() -> None:
 
 def test_the_api_server_merges_label_keys_and_adds_its_tolerations() -> None:
     keyed = term({"app": "db"}, match_label_keys=("ver", "missing"), mismatch_label_keys=("tenant",))
-    one = vmi("db", on="n1", labels={"ver": "2", "tenant": "t"}, affinity=Affinity(anti_required=(keyed,)))
+    constraint = spread({"app": "db"}, match_label_keys=("ver", "missing"))
+    one = vmi(
+        "db",
+        on="n1",
+        labels={"ver": "2", "tenant": "t"},
+        affinity=Affinity(anti_required=(keyed,)),
+        spread_by=(constraint,),
+    )
     pod = rendered(one)
+    assert pod.spec.spread == (replace(constraint, selector=labels_selector({"app": "db", "ver": "2"})),)
     selector = pod.spec.affinity.anti_required[0].selector
     assert selector is not None
     assert [(r.key, r.operator, r.values) for r in selector.requirements] == [
