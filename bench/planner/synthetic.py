@@ -102,7 +102,8 @@ class _Builder:
     def _node(self, name: str) -> None:
         shape, chance = self.shape, self.chance
         labels = {**LABELS, HOSTNAME: name, ZONE: f"z{len(self.nodes) % 3}"}
-        cpu, memory, taints = 84, 256, ()
+        cpu, memory = 84, 256
+        taints: tuple[Taint, ...] = ()
         if not shape.plain:
             if chance.random() < shape.gold:
                 labels["tier"] = "gold"

@@ -116,6 +116,8 @@ class Assignment:
 
     def _leaves_someone(self, item: int, rule: Attraction, counts: Ints, here: int) -> bool:
         """Whether a holder that has a mate in domain `here` would have none once the item is gone."""
+        if rule.fixed_holders[here] and counts[here] == 2:  # the item, and one who may be the only mate of another
+            return True
         matched = set(rule.matched.tolist())
         for holder in rule.holders.tolist():
             if holder != item and rule.domain[self.at[holder]] == here:
@@ -155,7 +157,8 @@ class Assignment:
         """excess[D] that the other holders in each domain had at first (the least of them), and the item's own."""
         rule = self.problem.spreads[role.rule]
         first = rule.degrees(self.reference, rule.counts(self.reference))
-        tolerated = np.full(len(rule.fixed_matched), np.iinfo(np.int64).max // 4)
+        excess = rule.excess(rule.counts(self.reference))
+        tolerated = np.where(rule.fixed_holders > 0, excess, np.iinfo(np.int64).max // 4)
         domains = rule.domain[self.at[rule.holders]]
         others = (rule.holders != item) & (domains != NOWHERE)
         np.minimum.at(tolerated, domains[others], first[others])

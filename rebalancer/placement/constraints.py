@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
+import numpy as np
 from ortools.sat.python import cp_model
 
 from rebalancer.placement.assignment import Assignment
@@ -132,17 +133,18 @@ def _keep_beside(choices: Choices, rule: Attraction) -> None:
             and not (waiting and other in holders and rule.domain[home_of[other]] != domain)
         )
 
+    for domain in np.flatnonzero((rule.fixed_holders > 0) & (rule.counts(home_of) >= 2)).tolist():
+        if fixed[domain] < 2:
+            model.add(mates(-1, domain) >= 2)
     for holder in rule.holders.tolist():
         home = int(rule.domain[home_of[holder]])
         content = home != NOWHERE and not lonely[holder] and not (first and holder in matched)
-        if holder in choices.of:
-            for domain, x in choices.arrivals(holder, rule.domain):
-                if domain == NOWHERE:
-                    model.add(x == 0)
-                elif not (holder in matched and domain == home):
-                    model.add(mates(holder, domain, waiting=True) >= 1).only_enforce_if(x)
-                elif content:
-                    model.add(mates(holder, domain) >= 1).only_enforce_if(x)
+        for domain, x in choices.arrivals(holder, rule.domain) if holder in choices.of else ():
+            own = holder in matched and domain == home
+            if domain == NOWHERE:
+                model.add(x == 0)
+            elif content or not own:
+                model.add(mates(holder, domain, waiting=not own) >= 1).only_enforce_if(x)
         if content:
             stays = choices.stays(holder)
             if isinstance(stays, bool):
@@ -181,6 +183,9 @@ def _keep_spread(choices: Choices, rule: Spread) -> None:
     counts, minimum = _counts(choices, rule)
     matched = set(rule.matched.tolist())
     first = dict(zip(rule.holders.tolist(), rule.degrees(home_of, rule.counts(home_of)).tolist(), strict=True))
+    excess = rule.excess(rule.counts(home_of)).tolist()
+    for domain in np.flatnonzero(rule.fixed_holders).tolist():
+        model.add(counts[domain] - minimum <= rule.max_skew + excess[domain])
     for holder in rule.holders.tolist():
         home = int(rule.domain[home_of[holder]])
         if holder in choices.of:

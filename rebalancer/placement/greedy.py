@@ -5,17 +5,14 @@ What finds no receiver is tried with the node's next cheapest cure, then by ejec
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from rebalancer.placement.assignment import Assignment
 from rebalancer.placement.cures import Cure, Diagnosis
-from rebalancer.placement.groups import Bools, Ints
+from rebalancer.placement.fits import Fit, choose, sizes
+from rebalancer.placement.groups import Ints
 from rebalancer.placement.index import Index
-from rebalancer.placement.objective import conflicts
-
-Fit = Literal["best", "worst"]
+from rebalancer.placement.mend import mend
 
 EJECTIONS = 40
 """Receivers that are looked into for an item to eject: those that lack the least room come first."""
@@ -35,27 +32,6 @@ def greedy(index: Index, diagnosis: Diagnosis, fit: Fit) -> Assignment:
         _other_cure(state, stuck[node], weight, fit)
     mend(state, fit)
     return state
-
-
-def sizes(index: Index) -> Ints:
-    """size[I] in millionths of a mean node, by the counted resource of which an item takes the larger share."""
-    problem = index.problem
-    mean = np.maximum(problem.capacity.mean(axis=0), 1)
-    counted = problem.counted
-    share: Ints = (problem.demand[:, :counted] / mean[:counted] * 1e6).max(axis=1, initial=0).astype(np.int64)
-    return share
-
-
-def choose(state: Assignment, item: int, mask: Bools, fit: Fit) -> int:
-    """The receiver among the masked nodes: most preferred, then fullest or emptiest after the move."""
-    problem = state.problem
-    nodes = np.flatnonzero(mask)
-    liking = problem.preference[problem.taste[item], nodes]
-    nodes = nodes[liking == liking.max()]
-    counted = problem.counted
-    after = state.load[nodes, :counted] + problem.demand[item, :counted]
-    fill = (after / np.maximum(problem.scale[nodes], 1)).max(axis=1)
-    return int(nodes[int(fill.argmax() if fit == "best" else fill.argmin())])
 
 
 def _place(state: Assignment, item: int, fit: Fit) -> bool:
@@ -141,44 +117,3 @@ def _restore(state: Assignment, before: set[int], placed: dict[int, int], first:
     for item, node in first.items():
         state.move(item, node)
     assert state.moved == before
-
-
-def mend(state: Assignment, fit: Fit) -> None:
-    """Cure the conflicts that the nodes' own cures left, each with the cheapest single move that lessens their sum."""
-    for _ in range(state.problem.items + 1):
-        found = conflicts(state)
-        if not found or not _mend_one(state, found, fit):
-            return
-
-
-def _mend_one(state: Assignment, found: dict[int, int], fit: Fit) -> bool:
-    """One improving move of an item in conflict, or of one whose move would help it. `found` is weight by item."""
-    total = sum(found.values())
-    partners = state.index.partners(found)
-    order = sorted(partners, key=lambda item: (-found.get(item, 0), int(state.problem.cost[item]), item))
-    for item in order:
-        if item in state.moved or not state.problem.movable[item]:
-            continue
-        mask = state.receivers(item)
-        for node in _distinct(state, item, mask, fit):
-            origin = int(state.at[item])
-            state.move(item, node)
-            if sum(conflicts(state).values()) < total:
-                return True
-            state.move(item, origin)
-    return False
-
-
-def _distinct(state: Assignment, item: int, mask: Bools, fit: Fit) -> list[int]:
-    """One receiver of each combination of the domains that the item's rules tell apart, and the best of all first."""
-    result: list[int] = []
-    keys = state.index.domains(item)
-    seen: set[tuple[int, ...]] = set()
-    while mask.any() and len(result) < EJECTIONS:
-        node = choose(state, item, mask, fit)
-        mask[node] = False
-        key = tuple(int(domain[node]) for domain in keys)
-        if key not in seen:
-            seen.add(key)
-            result.append(node)
-    return result

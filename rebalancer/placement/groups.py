@@ -88,15 +88,17 @@ class Exclusion:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Attraction:
-    """Pod affinity: each holder shares its domain with another matched item; `fixed_matched[D]` are no items.
+    """Pod affinity: each holder shares its domain with another matched item.
 
-    A holder that matches itself is content anywhere as long as nothing else in the cluster matches.
+    `fixed_matched[D]` and `fixed_holders[D]` count what is no item, by domain. A holder that matches itself is content
+    anywhere as long as nothing else in the cluster matches.
     """
 
     domain: Ints
     holders: Ints
     matched: Ints
     fixed_matched: Ints
+    fixed_holders: Ints
     goal: bool = True
 
     def counts(self, at: Ints) -> Ints:
@@ -122,7 +124,8 @@ class Attraction:
 class Spread:
     """Topology spread: in a holder's domain are at most `max_skew` more matched items than in the emptiest domain.
 
-    Items are counted on the nodes that `counted[N]` marks only, but judged everywhere. `eligible[D]` are the domains
+    `fixed_matched[D]` and `fixed_holders[D]` count what is no item, by domain. Items are counted on the nodes that
+    `counted[N]` marks only, but judged everywhere. `eligible[D]` are the domains
     of counted nodes: they make the minimum, which is 0 where they are fewer than `min_domains`.
     """
 
@@ -131,6 +134,7 @@ class Spread:
     holders: Ints
     matched: Ints
     fixed_matched: Ints
+    fixed_holders: Ints
     max_skew: int
     min_domains: int = 1
     goal: bool = True
@@ -162,6 +166,11 @@ class Spread:
         if len(emptiest) == 1 and int(self.eligible.sum()) >= self.min_domains:
             after[emptiest[0]] += 1
         return after
+
+    def excess(self, counts: Ints) -> Ints:
+        """excess[D] of each domain's skew above the maximum."""
+        over: Ints = np.maximum(counts - self.minimum(counts) - self.max_skew, 0)
+        return over
 
     def degrees(self, at: Ints, counts: Ints) -> Ints:
         """degree[H]: how far the skew of each holder's domain is above the maximum; 1 without a domain."""

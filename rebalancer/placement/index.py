@@ -82,5 +82,6 @@ def _roles(rules: Iterable[Exclusion | Attraction | Spread]) -> dict[int, list[R
     return result
 
 
-def _sick(rules: Iterable[Exclusion | Attraction | Spread], home: Ints) -> list[int]:
-    return [number for number, rule in enumerate(rules) if rule.goal and rule.broken(home)]
+def _sick(rules: Iterable[Exclusion | Attraction | Spread], home: Ints) -> dict[int, None]:
+    """Numbers in order, for a quick look whether one is among them."""
+    return dict.fromkeys(number for number, rule in enumerate(rules) if rule.goal and rule.broken(home))

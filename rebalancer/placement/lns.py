@@ -23,6 +23,8 @@ BOOLEANS = 2_500
 """The largest model of one neighbourhood; a few tenths of a second."""
 WORK = 0.3
 """Deterministic time per neighbourhood, about seconds."""
+BUILDING = 5e-5
+"""What making a model costs per boolean, in the same unit: counted, so that no clock decides how far it gets."""
 FRUITLESS = 3
 """Rounds over all debts without any gain after which the search gives up."""
 
@@ -44,7 +46,7 @@ def improve(state: Assignment, diagnosis: Diagnosis, work: float, stop: Stop, se
             if not free:
                 continue
             result = Model(best, free).solve(_stages(reached, diagnosis), min(WORK, work), stop, seed)
-            work -= max(result.work, 0.01)
+            work -= result.work + BUILDING * sum(len(nodes) for nodes in free.values())
             if result.at is None:
                 continue
             plan = Assignment(best.index, result.at)

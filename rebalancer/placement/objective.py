@@ -103,6 +103,27 @@ def conflicts(state: Assignment) -> dict[int, int]:
     return found
 
 
+def conflicts_around(state: Assignment, item: int) -> int:
+    """The part of `conflicts` that a move of one item can change: that of the rules it has a part in."""
+    problem, index = state.problem, state.index
+    total = int(problem.misplaced[item]) if state.at[item] == problem.home[item] else 0
+    for role in index.exclusion_roles.get(item, ()):
+        if role.rule in index.sick_exclusions:
+            degrees = problem.exclusions[role.rule].degrees(state.at, state.excluded[role.rule])
+            total += sum(degree for member, degree in degrees if problem.judged[member])
+    for role in index.attraction_roles.get(item, ()):
+        if role.rule in index.sick_attractions:
+            attraction = problem.attractions[role.rule]
+            lonely = attraction.degrees(state.at, state.attracted[role.rule])
+            total += int((lonely * problem.judged[attraction.holders]).sum())
+    for role in index.spread_roles.get(item, ()):
+        if role.rule in index.sick_spreads:
+            spread = problem.spreads[role.rule]
+            skewed = spread.degrees(state.at, state.spread[role.rule])
+            total += int((skewed * problem.judged[spread.holders]).sum())
+    return total
+
+
 def _add(found: dict[int, int], judged: Bools, items: Ints, degrees: Ints) -> None:
     for at in np.flatnonzero(degrees * judged[items]).tolist():
         item = int(items[at])

@@ -8,7 +8,8 @@ import numpy as np
 
 from rebalancer.placement.assignment import Assignment
 from rebalancer.placement.cures import diagnose, relaxed_cost
-from rebalancer.placement.greedy import Fit, greedy
+from rebalancer.placement.fits import Fit
+from rebalancer.placement.greedy import greedy
 from rebalancer.placement.groups import Ints
 from rebalancer.placement.index import Index
 from rebalancer.placement.lns import improve
@@ -62,6 +63,9 @@ FITS: tuple[Fit, ...] = ("worst", "best")
 """The portfolio of first plans; the emptiest receivers first, as they even out the load."""
 CURES = ("violations", "over_high", "over_low")
 
+SEARCH = 0.3
+"""The part of the limit that may be spent on neighbourhoods, in counted work: on a busy machine work takes longer than
+counted, and the clock should have no say."""
 WHOLE = 6_000
 """Booleans up to which a problem is solved as one model, with every item free to go wherever its class allows."""
 
@@ -92,7 +96,7 @@ class _Search:
         if not self.proven() and not self.stop:
             self._whole()
         if not self.proven() and not self.stop:
-            self.offer(improve(self.best, self.diagnosis, self.stop.seconds / 2, self.stop, self.seed))
+            self.offer(improve(self.best, self.diagnosis, SEARCH * self.stop.seconds, self.stop, self.seed))
         polish(self.best)
         self.reached = values(self.best)
         return self._solution()
@@ -131,7 +135,7 @@ class _Search:
         free = {item: nodes[int(problem.klass[item])] for item in np.flatnonzero(problem.movable).tolist()}
         if sum(len(options) for options in free.values()) > WHOLE:
             return
-        result = Model(self.best, free).solve(MODEL_STAGES, self.stop.seconds, self.stop, self.seed)
+        result = Model(self.best, free).solve(MODEL_STAGES, SEARCH * self.stop.seconds, self.stop, self.seed)
         if result.at is None:
             return
         self.offer(Assignment(self.index, result.at))

@@ -194,7 +194,7 @@ def _capacity(picture: Picture, nodes: tuple[str, ...], names: tuple[str, ...]) 
 
 def _thresholds(picture: Picture, nodes: tuple[str, ...]) -> tuple[Ints, Ints, Bools, Ints]:
     """low, high, hot and scale [N, C]; all 0 where no load can be told."""
-    thresholds = picture.params.thresholds
+    thresholds, hot_loads = picture.params.thresholds, picture.hot
     low, high, hot, scale = [], [], [], []
     for name in nodes:
         node = picture.settled.nodes[name]
@@ -202,7 +202,7 @@ def _thresholds(picture: Picture, nodes: tuple[str, ...]) -> tuple[Ints, Ints, B
         low.append([limit(node, r, "low", thresholds) if r else 0 for r in told])
         high.append([limit(node, r, "high", thresholds) if r else 0 for r in told])
         scale.append([node.allocatable.get(r) if r else 0 for r in told])
-        hot.append([(name, r) in picture.hot for r in told])
+        hot.append([(name, r) in hot_loads for r in told])
     shape = (len(nodes), len(thresholds.resources))
     numbers = (np.array(rows, dtype=np.int64).reshape(shape) for rows in (low, high, scale))
     lows, highs, scales = numbers

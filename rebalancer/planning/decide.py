@@ -13,7 +13,7 @@ from rebalancer.domain.plan import Bound, Move, Plan, Solver, Stage, State, Wave
 from rebalancer.domain.snapshot import Snapshot
 from rebalancer.domain.verdict import Trigger
 from rebalancer.placement.index import Index
-from rebalancer.placement.solve import Solution, solve
+from rebalancer.placement.solve import UNCHANGED, Solution, solve
 from rebalancer.placement.stop import Stop
 from rebalancer.planning.build import Built, Picture, build, neighbourhood
 from rebalancer.planning.params import PlanningParams
@@ -41,6 +41,7 @@ class _Attempt:
     solution: Solution
     waves: tuple[Wave, ...]
     whole: bool
+    settled: ClusterState
     score: Score
     warnings: list[str]
 
@@ -80,7 +81,7 @@ class _Planner:
 
     def plan(self) -> Plan:
         if not self.picture.triggers:
-            return self._finished((), Bound(moves=0, cost=0, gap=0.0, proven=True), "UNCHANGED", (), [])
+            return self._finished(None, Bound(moves=0, cost=0, gap=0.0, proven=True), UNCHANGED, ())
         active = self.picture.settled.active_pods
         built = build(self.picture, active if len(active) <= WHOLE else neighbourhood(self.picture))
         attempt = self._attempt(built)
@@ -104,7 +105,7 @@ class _Planner:
         )
         certain = best.whole and first
         status = solution.status if certain else "REPAIRED"
-        return self._finished(best.waves, _bound(solution, best.waves, whole=certain), status, stages, best.warnings)
+        return self._finished(best, _bound(solution, best.waves, whole=certain), status, stages)
 
     def _attempt(self, built: Built) -> _Attempt:
         """Solve, bring into order, and keep what the judge approves of."""
@@ -122,7 +123,8 @@ class _Planner:
         whole = kept == waves and not ordered.stuck
         if whole:
             warnings += self._compare(solution, kept, score)
-        return _Attempt(solution=solution, waves=kept, whole=whole, score=score, warnings=[*warnings, *problems])
+        warnings += problems
+        return _Attempt(solution=solution, waves=kept, whole=whole, settled=settled, score=score, warnings=warnings)
 
     def _waves(self, built: Built, ordered: Order, solution: Solution) -> tuple[Wave, ...]:
         reasons = Reasons(self.picture, built, solution.at)
@@ -198,10 +200,10 @@ class _Planner:
             [] if score == expected else [f"the solver's objective is not the judge's: {expected} instead of {score}"]
         )
 
-    def _finished(
-        self, waves: tuple[Wave, ...], bound: Bound, status: str, stages: tuple[Stage, ...], warnings: list[str]
-    ) -> Plan:
-        settled = self._settled(waves)
+    def _finished(self, best: _Attempt | None, bound: Bound, status: str, stages: tuple[Stage, ...]) -> Plan:
+        waves = best.waves if best is not None else ()
+        warnings = best.warnings if best is not None else []
+        settled = best.settled if best is not None else self.picture.settled
         snapshot = self.picture.snapshot
         after = self.picture.state(settled) if waves else self.before
         told = self.params.told()

@@ -75,6 +75,7 @@ class Between:
                     holders=_array(held),
                     matched=_array(selected),
                     fixed_matched=self._fixed(matched, domain, size),
+                    fixed_holders=self._fixed(self._held(rule.holders), domain, size),
                     goal=(POD_AFFINITY, rule.text) in self._goals,
                 )
             )
@@ -100,6 +101,7 @@ class Between:
                         holders=_array(held),
                         matched=_array(selected),
                         fixed_matched=self._fixed(matched, np.where(counted, domain, NOWHERE), size),
+                        fixed_holders=self._fixed(self._held(holders), domain, size),
                         max_skew=rule.max_skew,
                         min_domains=min_domains,
                         goal=(TOPOLOGY_SPREAD, rule.text) in self._goals,

@@ -102,6 +102,7 @@ def attraction(holders: Sequence[int], matched: Sequence[int], domain: Sequence[
         holders=numbers(sorted(holders)),
         matched=numbers(sorted(matched)),
         fixed_matched=zeros(domain),
+        fixed_holders=zeros(domain),
     )
 
 
@@ -112,6 +113,7 @@ def spreading(holders: Sequence[int], matched: Sequence[int], domain: Sequence[i
         holders=numbers(sorted(holders)),
         matched=numbers(sorted(matched)),
         fixed_matched=zeros(domain),
+        fixed_holders=zeros(domain),
         max_skew=max_skew,
     )
 
