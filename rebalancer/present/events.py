@@ -16,6 +16,10 @@ VMI, NODE, DEPLOYMENT = "VirtualMachineInstance", "Node", "Deployment"
 NORMAL, WARNING = "Normal", "Warning"
 MAX_NOTE = 1024
 """The longest note that the API server accepts (events.k8s.io/v1)."""
+STATES = ("Broken", "Stuck", "Paused", "Unfit", "Unsettled")
+"""Kinds of sentences that last, and that somebody should learn of when they begin."""
+BLIND_SECONDS = 60.0
+"""After which what keeps us from seeing the cluster is more than a start or a short break."""
 QUIET_RESULTS = ("Succeeded", "Withdrawn")
 
 
@@ -57,10 +61,18 @@ def _events(report: Report, before: Report | None) -> Iterator[Event]:
     for held in report.held:
         if (held.vmi, held.reason) not in waiting:
             yield _held(held)
-    if report.sentence.kind in ("Broken", "Stuck", "Paused") and (
-        before is None or before.sentence.kind != report.sentence.kind
-    ):
+    if report.sentence.kind in STATES and (before is None or before.sentence.kind != report.sentence.kind):
         yield _ours(report.sentence.kind, report.sentence.text, WARNING)
+    if _blind(report) and not (before and _blind(before)):
+        yield _ours(report.sentence.kind, report.sentence.text, WARNING)
+    known_aside = set(before.set_aside) if before else set()
+    for aside in report.set_aside:
+        if aside.kind == "Settings" and aside not in known_aside:
+            yield _ours("SettingsNotApplied", aside.sentence(), WARNING)
+
+
+def _blind(report: Report) -> bool:
+    return report.sentence.kind == "NotSynced" and report.cache_age_seconds >= BLIND_SECONDS
 
 
 def _hotspot(spot: Hotspot) -> Event:

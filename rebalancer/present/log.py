@@ -7,8 +7,8 @@ import json
 from rebalancer.domain.report import Report
 from rebalancer.present.words import moment
 
-LOUD = ("Broken", "Stuck", "Failed")
-QUIET = ("Balanced", "Standby", "Running", "Held", "Paused")
+LOUD = ("Broken", "Stuck", "Failed", "Unfit")
+QUIET = ("Balanced", "Standby", "Running", "Held", "Paused", "Unfit", "Unsettled")
 """States that last: said once when they begin, and again only when their words change."""
 
 

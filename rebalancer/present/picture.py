@@ -74,7 +74,7 @@ def problem(report: Report | None) -> Problem | None:
         case "Paused" | "Unfit" | "Unsettled":
             todo = "What is in the way is named above; we go on by ourselves as soon as it is taken away."
         case "Broken":
-            todo = "Look at the failed migrations under History, mend their cause, and wait or restart the daemon."
+            todo = "Look at the failed migrations under History, mend their cause, then wait, or resume as told above."
         case "Failed":
             todo = "It is tried again by itself. If this stays, the daemon's log has the details."
         case _:
