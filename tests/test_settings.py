@@ -59,6 +59,17 @@ def test_lists_are_written_with_commas_or_as_json(
     assert load().policy().kinds == kinds
 
 
+@pytest.mark.parametrize(
+    "written", ["0 22 * * mon 8h; 0 0 * * sun 1d", '["0 22 * * mon 8h", "0 0 * * sun 1d"]'], ids=["text", "as by Helm"]
+)
+def test_windows_and_blackouts_become_a_calendar(monkeypatch: pytest.MonkeyPatch, written: str) -> None:
+    monkeypatch.setenv("REBALANCER_WINDOWS", written)
+    monkeypatch.setenv("REBALANCER_BLACKOUTS", "0 12 * * * 1h Europe/Berlin")
+    calendar = load().calendar()
+    assert [window.text for window in calendar.windows] == ["0 22 * * mon 8h", "0 0 * * sun 1d"]
+    assert [window.zone.key for window in calendar.blackouts] == ["Europe/Berlin"]
+
+
 def test_the_command_line_comes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REBALANCER_CPU__HIGH", "90")
     monkeypatch.setenv("REBALANCER_CPU__LOW", "85")
@@ -90,11 +101,15 @@ def test_the_command_line_comes_before_the_environment(monkeypatch: pytest.Monke
         ("REBALANCER_LIMITS__COOLDOWN_MAX_SECONDS", "60", "must be between 900 and 86400"),
         ("REBALANCER_SOLVER__SEED", "4294967296", "allowed is a whole number at least 0 and at most 2147483647"),
         ("REBALANCER_LEASE__NAME", "", "allowed is any text"),
+        ("REBALANCER_WINDOWS", "0 22 * * * 8h Europe/Berln", "allowed is five fields of cron, a duration and perhaps a "
+         "time zone, with ; between several of them (`Europe/Berln` is no time zone such as Europe/Berlin)"),
+        ("REBALANCER_BLACKOUTS", "[1]", "allowed is five fields of cron"),
+        ("REBALANCER_BLACKOUTS", "[", "allowed is five fields of cron"),
         ("REBALANCER_CPU_HIGH", "80", "there is no such setting; did you mean REBALANCER_CPU__HIGH?"),
         ("REBALANCER_LIMITS__PER_HUOR", "80", "there is no such setting; did you mean REBALANCER_LIMITS__PER_HOUR?"),
         ("REBALANCER_CPU", '{"high": 70}', "there is no such setting; did you mean REBALANCER_CPU__"),
     ],
-)
+)  # fmt: skip
 def test_a_bad_value_is_one_line(monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as caught:

@@ -44,6 +44,8 @@ def daemon_params(settings: Settings, lease: LeaseParams, *, http: bool = True) 
         mode=settings.mode,
         planning=settings.planning(),
         limits=settings.budget(),
+        calendar=settings.calendar(),
+        paused=settings.paused,
         own_namespace=lease.namespace,
     )
     return daemon.DaemonParams(

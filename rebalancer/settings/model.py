@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -24,6 +25,7 @@ from rebalancer.kube.manifests import PodLimits
 from rebalancer.planning.params import PlanningParams
 from rebalancer.policy.budget import DAY, KEPT_BY_KUBEVIRT, Limits
 from rebalancer.policy.load import PolicyParams, Thresholds
+from rebalancer.policy.windows import Calendar, parse
 
 PREFIX = "REBALANCER_"
 
@@ -43,9 +45,9 @@ class SettingsError(ValueError):
     """Settings that cannot be used: one line for each, naming the variable, its value and what is allowed."""
 
 
-def setting(default: object, meaning: str, unit: str = "", **limits: Any) -> Any:
-    """A field with what `rebalancer settings` tells about it."""
-    return Field(default, description=meaning, json_schema_extra={"unit": unit}, **limits)
+def setting(default: object, meaning: str, unit: str = "", *, allowed: str = "", **limits: Any) -> Any:
+    """A field with what `rebalancer settings` tells about it. `allowed` are the words where limits do not say it."""
+    return Field(default, description=meaning, json_schema_extra={"unit": unit, "allowed": allowed}, **limits)
 
 
 def _words(value: object) -> object:
@@ -54,6 +56,22 @@ def _words(value: object) -> object:
         return value
     bare = re.sub(r'[\[\]"]', "", value) if value.lstrip().startswith("[") else value
     return tuple(word.strip() for word in bare.split(",") if word.strip())
+
+
+def _semicolons(value: object) -> object:
+    """Windows are written with semicolons or, as Helm writes a list, as JSON."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        return "; ".join(map(str, json.loads(value)))
+    return value
+
+
+def _readable(value: str) -> str:
+    parse(value)
+    return value
+
+
+Windows = Annotated[str, BeforeValidator(_semicolons), AfterValidator(_readable)]
+WINDOWS = "five fields of cron, a duration and perhaps a time zone, with ; between several of them"
 
 
 class Group(BaseModel):
@@ -181,6 +199,7 @@ class Settings(BaseSettings):
     )
 
     mode: Literal["dry-run", "active"] = setting("dry-run", "dry-run says what it would do; active does it")
+    paused: bool = setting(False, "whether nothing new is started, whatever the mode")
     cpu: CpuSettings = CpuSettings()
     memory: MemorySettings = MemorySettings()
     hold_seconds: float = setting(POLICY.hold_seconds, "how long a node must be a hotspot before it counts", "s", ge=0)
@@ -194,6 +213,10 @@ class Settings(BaseSettings):
     rules: Annotated[tuple[Kind, ...], NoDecode, BeforeValidator(_words)] = setting(
         KINDS, "kinds of broken rules that are a reason to move; the others only limit where VMs may go"
     )
+    windows: Windows = setting(
+        "", "when migrations may begin, as in `0 22 * * mon-fri 8h Europe/Berlin`; empty: at any time", allowed=WINDOWS
+    )
+    blackouts: Windows = setting("", "when none may begin, in a window or not, written alike", allowed=WINDOWS)
     cost: CostSettings = CostSettings()
     limits: LimitSettings = LimitSettings()
     solver: SolverSettings = SolverSettings()
@@ -250,6 +273,10 @@ class Settings(BaseSettings):
             return Limits(**self.limits.model_dump())
         except ValueError as error:
             raise SettingsError(_in_our_names(str(error))) from None
+
+    def calendar(self) -> Calendar:
+        """When migrations may begin."""
+        return Calendar(windows=parse(self.windows), blackouts=parse(self.blackouts))
 
     def loop(self) -> LoopParams:
         """When the daemon looks at the cluster."""

@@ -44,7 +44,9 @@ def load(given: Given = EMPTY) -> Settings:
     try:
         settings = Settings(**_nested(given))
     except ValidationError as error:
-        told = dict.fromkeys(_told(mistake["loc"], mistake["input"], given) for mistake in error.errors())
+        told = dict.fromkeys(
+            _told(mistake["loc"], mistake["input"], given) + _why(mistake.get("ctx", {})) for mistake in error.errors()
+        )
         raise SettingsError("\n".join(told)) from None
     settings.policy()
     settings.budget()
@@ -80,6 +82,8 @@ def written(value: object) -> str:
 def allowed(field: FieldInfo) -> str:
     """What a setting may be, in words."""
     kind = field.annotation
+    if _extra(field, "allowed"):
+        return _extra(field, "allowed")
     if get_origin(kind) is tuple:
         return f"any of {', '.join(get_args(get_args(kind)[0]))}, with commas between"
     if get_origin(kind) is Literal:
@@ -109,6 +113,11 @@ def _told(path: tuple[int | str, ...], value: object, given: Given) -> str:
             shown = {**environment, **given}.get(name, value)
             return f"{name}={str(shown)[:80]}: allowed is {allowed(field)}"
     return f"{variable(*map(str, path))}={str(value)[:80]}: this is a group, set its parts one by one"
+
+
+def _why(context: Mapping[str, object]) -> str:
+    """What a reader of ours had to say about a value; the library's own words are no help."""
+    return f" ({context['error']})" if isinstance(context.get("error"), ValueError) else ""
 
 
 def _unknown_names(environment: Mapping[str, str]) -> list[str]:
@@ -146,8 +155,12 @@ def _nested(given: Given) -> dict[str, Any]:
 
 
 def _unit(field: FieldInfo) -> str:
+    return _extra(field, "unit")
+
+
+def _extra(field: FieldInfo, name: str) -> str:
     extra = field.json_schema_extra
-    return str(extra.get("unit", "")) if isinstance(extra, dict) else ""
+    return str(extra.get(name, "")) if isinstance(extra, dict) else ""
 
 
 def _at(settings: BaseModel, path: tuple[str, ...]) -> object:
