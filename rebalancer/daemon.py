@@ -5,31 +5,36 @@
     await run(params, api, Runtime(clock=clock, offload=inline), on_report=show)
 
 It runs until `stop` is set, a signal comes (with `signals=True`), or it is cancelled; each way nothing is started any
-more, the lease is given back, and migrations under way go on for the next leader to adopt.
+more, the lease is given back, and migrations under way go on for the next leader to adopt. SIGUSR1 pauses and resumes,
+SIGHUP reads the settings again, which happens by itself too. What can only be set at the start stays as it is until a
+restart, and a warning says so: lease, Events, HTTP, the way to the cluster.
 """
 
 from __future__ import annotations
 
 import random as chance
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import anyio
 
 from rebalancer.control.clock import Clock, SystemClock
 from rebalancer.control.cycle import ACTIVE, DRY_RUN, Cycle, CycleParams, Ports
 from rebalancer.control.executor import EXECUTOR_DEFAULTS, Executor, ExecutorParams
+from rebalancer.control.keep import keep
+from rebalancer.control.lag import LagMeter
 from rebalancer.control.loop import LOOP_DEFAULTS, Loop, LoopParams
 from rebalancer.control.offload import Offload, in_thread
 from rebalancer.control.recorder import EventParams, Recorder
 from rebalancer.control.server import HttpParams, serving
 from rebalancer.control.site import Board, Site
+from rebalancer.control.switch import Switch
 from rebalancer.domain.history import Chapter, remember
 from rebalancer.domain.report import Report
+from rebalancer.domain.snapshot import SetAside
 from rebalancer.kube.cache import Cache
 from rebalancer.kube.lease import Alone, Elector, Leadership, LeaseParams
 from rebalancer.kube.reflector import CACHE_DEFAULTS, CacheParams
@@ -48,7 +53,8 @@ class DaemonParams:
     """Everything that can be set about a daemon.
 
     `lease` None runs without leader election: nobody else may act then. `events` None writes no Events, `http` None
-    serves nothing. `settings` are the rows of `rebalancer settings -o json`, for people to see.
+    serves nothing. `settings` are the rows of `rebalancer settings -o json`, for people to see. `access` is how the
+    cluster was reached, to be compared only.
     """
 
     cycle: CycleParams = CycleParams()
@@ -59,19 +65,24 @@ class DaemonParams:
     events: EventParams | None = EventParams()
     http: HttpParams | None = None
     settings: tuple[Mapping[str, str], ...] = ()
+    access: object = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
     """What a daemon stands on: time, threads, chance, signals. In virtual time: the loop's clock, `inline`, a seed.
 
-    `random` is in [0, 1) and only spreads timers: no plan depends on it. `signals`: SIGTERM and SIGINT stop the daemon.
+    `random` is in [0, 1) and only spreads timers: no plan depends on it. `signals`: SIGTERM and SIGINT stop the daemon,
+    SIGUSR1 and SIGHUP are for people. `reload` reads the settings again, off the event loop, every `reload_seconds`;
+    ValueError where they cannot be used.
     """
 
     clock: Clock = SystemClock()
     offload: Offload = in_thread
     random: Callable[[], float] = chance.random
     signals: bool = False
+    reload: Callable[[], DaemonParams] | None = None
+    reload_seconds: float = 30.0
 
 
 RUNTIME_DEFAULTS = Runtime()
@@ -95,9 +106,9 @@ async def run(
         parts = _assemble(params, api, runtime, on_report)
         async with _serving(params.http, parts, runtime.offload), anyio.create_task_group() as tasks:
             if runtime.signals:
-                tasks.start_soon(_stop_on_signal, stop)
-            for part in parts.running:
-                tasks.start_soon(part)
+                tasks.start_soon(_on_signals, stop, parts)
+            for name, part in parts.running.items():
+                tasks.start_soon(keep, name, part, parts.around)
             await stop.wait()
             tasks.cancel_scope.cancel()
 
@@ -106,11 +117,14 @@ async def run(
 class _Parts:
     """The daemon's parts; `running` are those that run until cancelled."""
 
+    around: Surroundings
     cache: Cache
     loop: Loop
     metrics: Metrics
     showcase: _Showcase
-    running: tuple[Callable[[], Coroutine[Any, Any, None]], ...]
+    switch: Switch
+    settings: _Settings
+    running: Mapping[str, Callable[[], Awaitable[None]]]
 
 
 class _Showcase:
@@ -119,7 +133,7 @@ class _Showcase:
     def __init__(self, cache: Cache, cycle: Cycle, params: DaemonParams, since: float) -> None:
         self._cache = cache
         self._cycle = cycle
-        self._params = params
+        self.params = params
         self._since = since
         self._report: Report | None = None
         self._history: tuple[Chapter, ...] = ()
@@ -137,11 +151,52 @@ class _Showcase:
         return Picture(
             report=self._report,
             snapshot=watched if watched.nodes else self._cache.snapshot(),
-            policy=self._params.cycle.planning.policy,
+            policy=self.params.cycle.planning.policy,
             history=self._history,
-            settings=self._params.settings,
+            settings=self.params.settings,
             since=self._since,
         )
+
+
+FIXED = ("lease", "events", "http", "cache", "access")
+"""Parts of DaemonParams that are read once, at the start."""
+
+
+class _Settings:
+    """The settings in force, and how others take their place. What cannot be used changes nothing and is a warning."""
+
+    def __init__(
+        self, params: DaemonParams, runtime: Runtime, adopt: Callable[[DaemonParams], None], cycle: Cycle
+    ) -> None:
+        self._params = params
+        self._runtime = runtime
+        self._adopt = adopt
+        self._cycle = cycle
+
+    async def run(self) -> None:
+        """Looks after them every now and then."""
+        while True:
+            await anyio.sleep(self._runtime.reload_seconds)
+            await self.reload()
+
+    async def reload(self) -> None:
+        """Reads them again and goes on by them where they are others."""
+        if self._runtime.reload is None:
+            return
+        try:
+            found = await self._runtime.offload(self._runtime.reload)
+        except ValueError as error:
+            self._warn(f"{'; '.join(str(error).splitlines())}; the settings from before stay in force")
+            return
+        late = [name for name in FIXED if getattr(found, name) != getattr(self._params, name)]
+        self._warn(f"what has changed of {', '.join(late)} takes effect after a restart" if late else "")
+        found = replace(found, **{name: getattr(self._params, name) for name in FIXED})
+        if found != self._params:
+            self._params = found
+            self._adopt(found)
+
+    def _warn(self, reason: str) -> None:
+        self._cycle.warnings = (SetAside(kind="Settings", name="(reload)", reason=reason),) if reason else ()
 
 
 def _assemble(params: DaemonParams, api: Api, runtime: Runtime, on_report: Callable[[Report], None]) -> _Parts:
@@ -151,6 +206,7 @@ def _assemble(params: DaemonParams, api: Api, runtime: Runtime, on_report: Calla
     elector = Elector(api, params.lease, around, changed=cache.wake) if params.lease is not None else None
     leadership: Leadership = elector or Alone()
     executor = Executor(api, leadership, clock, params.executor)
+    switch = Switch(clock.now, cache.wake)
     ports = Ports(
         cache=cache,
         leadership=leadership,
@@ -158,9 +214,11 @@ def _assemble(params: DaemonParams, api: Api, runtime: Runtime, on_report: Calla
         clock=clock,
         offload=runtime.offload,
         stopwatch=clock.monotonic if runtime.offload is in_thread else None,
+        switch=switch,
     )
     recorder = Recorder(api, clock, params.events, partial(_uid, cache)) if params.events is not None else None
-    metrics = Metrics()
+    lag = LagMeter(clock.monotonic)
+    metrics = Metrics(lag=lambda: lag.longest_seconds)
     last: list[Report] = []
 
     def publish(report: Report) -> None:
@@ -174,10 +232,26 @@ def _assemble(params: DaemonParams, api: Api, runtime: Runtime, on_report: Calla
     cycle = Cycle(ports, params.cycle)
     showcase = _Showcase(cache, cycle, params, clock.now())
     loop = Loop(cycle, cache, clock, params.loop, publish)
-    running: list[Callable[[], Coroutine[Any, Any, None]]] = [cache.run, loop.run]
-    running += [elector.run] if elector is not None else []
-    running += [recorder.run] if recorder is not None else []
-    return _Parts(cache=cache, loop=loop, metrics=metrics, showcase=showcase, running=tuple(running))
+
+    def adopt(found: DaemonParams) -> None:
+        executor.params, loop.params, showcase.params = found.executor, found.loop, found
+        cycle.adopt(found.cycle)
+        cache.wake()
+
+    settings = _Settings(params, runtime, adopt, cycle)
+    optional = {"elector": elector, "recorder": recorder, "settings": settings if runtime.reload is not None else None}
+    running = {"cache": cache.run, "loop": loop.run, "lag meter": lag.run}
+    running |= {name: part.run for name, part in optional.items() if part is not None}
+    return _Parts(
+        around=around,
+        cache=cache,
+        loop=loop,
+        metrics=metrics,
+        showcase=showcase,
+        switch=switch,
+        settings=settings,
+        running=running,
+    )
 
 
 def _uid(cache: Cache, kind: str, namespace: str, name: str) -> str:
@@ -208,8 +282,14 @@ async def _serving(params: HttpParams | None, parts: _Parts, offload: Offload) -
         yield
 
 
-async def _stop_on_signal(stop: anyio.Event) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
-        async for _ in received:
-            stop.set()
-            return
+async def _on_signals(stop: anyio.Event, parts: _Parts) -> None:
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+    with anyio.open_signal_receiver(*numbers) as received:
+        async for number in received:
+            if number == signal.SIGUSR1:
+                parts.switch.toggle()
+            elif number == signal.SIGHUP:
+                await parts.settings.reload()
+            else:
+                stop.set()
+                return

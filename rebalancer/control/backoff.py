@@ -45,38 +45,48 @@ class Wait:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breaker:
-    """Open until `until` (monotonic) because `failures` migrations in a row failed, the last with `message`."""
+    """Open from `since` until `until` (both monotonic): `failures` migrations in a row failed, the last with `message`.
+
+    Without `failures` a plan did not bring what it had promised, as `message` says.
+    """
 
     failures: int
+    since: float
     until: float
     message: str
 
 
 class Backoff:
-    """What failed lately, on monotonic time. In memory only: after a restart a cautious first try is fine."""
+    """What failed lately, on monotonic time. In memory; a new leader fills it from the migrations that exist.
+
+    `ago_seconds` is how long ago something happened. Tell what happened in its order.
+    """
 
     def __init__(self, monotonic: Callable[[], float], params: BackoffParams = BACKOFF_DEFAULTS) -> None:
         self._monotonic = monotonic
-        self._params = params
+        self.params = params
         self._vmis: dict[str, Wait] = {}
         self._nodes: dict[str, Wait] = {}
         self._streak = 0
         self._breaker: Breaker | None = None
 
-    def failed(self, vmi: str, target: str, message: str) -> None:
+    def failed(self, vmi: str, target: str, message: str, ago_seconds: float = 0.0) -> None:
         """Notes that moving `vmi` to `target` failed."""
-        now, params = self._monotonic(), self._params
-        self.refused(vmi, message)
-        last = self._nodes.get(target)
-        self._nodes[target] = _longer(last, now, params.node_seconds, params.node_cap_seconds, message)
+        then, params = self._monotonic() - ago_seconds, self.params
+        self.refused(vmi, message, ago_seconds)
+        self._nodes[target] = _longer(
+            self._nodes.get(target), then, params.node_seconds, params.node_cap_seconds, message
+        )
         self._streak += 1
         if self._streak >= params.streak:
-            self._breaker = Breaker(failures=self._streak, until=now + params.pause_seconds, message=message)
+            self._breaker = Breaker(
+                failures=self._streak, since=then, until=then + params.pause_seconds, message=message
+            )
 
-    def refused(self, vmi: str, message: str) -> None:
+    def refused(self, vmi: str, message: str, ago_seconds: float = 0.0) -> None:
         """Notes that a move could not even begin: the VM waits, the target and the streak have no part in it."""
-        now, params = self._monotonic(), self._params
-        self._vmis[vmi] = _longer(self._vmis.get(vmi), now, params.vm_seconds, params.vm_cap_seconds, message)
+        then, params = self._monotonic() - ago_seconds, self.params
+        self._vmis[vmi] = _longer(self._vmis.get(vmi), then, params.vm_seconds, params.vm_cap_seconds, message)
 
     def succeeded(self, vmi: str, target: str) -> None:
         """A success ends the streak and clears both."""
@@ -84,16 +94,26 @@ class Backoff:
         self._nodes.pop(target, None)
         self._streak = 0
 
+    def disappointed(self, message: str) -> None:
+        """Notes that a plan was carried out and did not bring what it promised: the next may not, either."""
+        now = self._monotonic()
+        self._breaker = Breaker(failures=0, since=now, until=now + self.params.pause_seconds, message=message)
+
     def vmis(self) -> Mapping[str, Wait]:
         """VMs that must wait still."""
-        return self._current(self._vmis, self._params.vm_cap_seconds)
+        return self._current(self._vmis, self.params.vm_cap_seconds)
 
     def nodes(self) -> Mapping[str, Wait]:
         """Nodes that should receive nothing yet."""
-        return self._current(self._nodes, self._params.node_cap_seconds)
+        return self._current(self._nodes, self.params.node_cap_seconds)
 
-    def breaker(self) -> Breaker | None:
-        """The open breaker, or None. Once its time is over one success closes it for good."""
+    def breaker(self, forgiven: float = float("-inf")) -> Breaker | None:
+        """The open breaker, or None. Once its time is over one success closes it for good.
+
+        `forgiven` (monotonic): somebody has said that what opened it up to then is mended, and its streak with it.
+        """
+        if self._breaker is not None and self._breaker.since <= forgiven:
+            self._breaker, self._streak = None, 0
         if self._breaker is not None and self._monotonic() >= self._breaker.until:
             self._breaker = None
         return self._breaker
@@ -105,7 +125,8 @@ class Backoff:
         return {name: wait for name, wait in waits.items() if now < wait.until}
 
 
-def _longer(last: Wait | None, now: float, first: float, cap: float, message: str) -> Wait:
-    failures = (last.failures if last else 0) + 1
+def _longer(last: Wait | None, then: float, first: float, cap: float, message: str) -> Wait:
+    """The wait after one more failure; one that was forgotten by then does not count."""
+    failures = (last.failures if last and then < last.until + cap else 0) + 1
     seconds = min(first * 2.0 ** min(failures - 1, 32), cap)
-    return Wait(failures=failures, until=now + seconds, message=message)
+    return Wait(failures=failures, until=then + seconds, message=message)

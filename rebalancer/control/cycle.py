@@ -8,22 +8,26 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
-from rebalancer.control import words
+from rebalancer.control import gain, words
 from rebalancer.control.backoff import BACKOFF_DEFAULTS, Backoff, BackoffParams
 from rebalancer.control.clock import Clock
-from rebalancer.control.executor import LOST, OUTDATED, WAITING, Executor, NotStarted
-from rebalancer.control.flight import Flight, running
-from rebalancer.control.flights import FAILED, REFUSED, SUCCEEDED, Flights
+from rebalancer.control.executor import Executor
+from rebalancer.control.flight import running
+from rebalancer.control.flights import FAILED, SUCCEEDED, Flights
+from rebalancer.control.gate import GATE_DEFAULTS, GateParams, resumed, stopped, why_unsettled
 from rebalancer.control.offload import Offload
-from rebalancer.control.progress import Decision, Progress, Step, why_paused
+from rebalancer.control.progress import Decision, Progress, Step
+from rebalancer.control.recall import endings, learn
+from rebalancer.control.starting import Begun, Starter, StartingParams, api_now, wall
+from rebalancer.control.switch import Switch
 from rebalancer.control.view import View, identities, look, material, shunning
 from rebalancer.domain.frozen import FrozenMap
 from rebalancer.domain.plan import Move, Plan
-from rebalancer.domain.report import Held, Outcome, Report, Sentence
-from rebalancer.domain.snapshot import Snapshot
+from rebalancer.domain.report import Outcome, Report, Sentence
+from rebalancer.domain.snapshot import SetAside, Snapshot
 from rebalancer.kube.cache import Cache
 from rebalancer.kube.lease import Leadership
 from rebalancer.kube.outcome import ApiError
@@ -32,6 +36,7 @@ from rebalancer.planning.params import PlanningParams
 from rebalancer.policy import budget
 from rebalancer.policy.load import PolicyParams
 from rebalancer.policy.verify import verify
+from rebalancer.policy.windows import Calendar
 
 DRY_RUN = "dry-run"
 ACTIVE = "active"
@@ -39,16 +44,19 @@ ACTIVE = "active"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CycleParams:
-    """`mode`: dry-run says what it would do, active does it.
+    """`mode`: dry-run says what it would do, active does it; `paused`: it starts nothing new.
 
     `forbidden_seconds`: how long nothing is tried after the API server has said that we may not.
     `history`: outcomes that are kept for people to look at.
-    `own_namespace`: its annotation pauses us.
+    `own_namespace`: its annotations pause and resume us.
     """
 
     mode: str = DRY_RUN
+    paused: bool = False
     planning: PlanningParams = PlanningParams()
     limits: budget.Limits = budget.Limits()
+    calendar: Calendar = Calendar()
+    gate: GateParams = GATE_DEFAULTS
     backoff: BackoffParams = BACKOFF_DEFAULTS
     forbidden_seconds: float = 60.0
     history: int = 500
@@ -58,12 +66,18 @@ class CycleParams:
         if self.mode not in (DRY_RUN, ACTIVE):
             raise ValueError(f"mode = {self.mode}: must be {DRY_RUN} or {ACTIVE}")
 
+    @property
+    def starting(self) -> StartingParams:
+        """What decides whether a move may begin."""
+        return StartingParams(limits=self.limits, calendar=self.calendar, forbidden_seconds=self.forbidden_seconds)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
     """What the cycle reaches the world through. `decide` is planning's, unless a test has its own mind.
 
     `stopwatch` ends searches in time; None where time is virtual, and searches are bounded by counted work alone.
+    `switch` is what a signal pauses us by.
     """
 
     cache: Cache
@@ -73,6 +87,7 @@ class Ports:
     offload: Offload
     decide: Callable[..., Plan] = decide
     stopwatch: Callable[[], float] | None = None
+    switch: Switch | None = None
 
 
 class Cycle:
@@ -83,15 +98,17 @@ class Cycle:
         self._params = params
         self._flights = Flights(ports.executor, ports.clock)
         self._backoff = Backoff(ports.clock.monotonic, params.backoff)
+        self._starter = Starter(ports.executor, ports.clock, params.starting)
         self._view = View()
         self._progress: Progress | None = None
         self._decision: Decision | None = None
         self._ended: tuple[Outcome, ...] = ()
         self._shown: Progress | None = None
         self._patience: float | None = None
-        self._not_before = 0.0
         self._number = 0
         self._took_over = False
+        self._overruled = ""
+        self.warnings: tuple[SetAside, ...] = ()
         self.more = False
         self.history: deque[Outcome] = deque(maxlen=params.history)
 
@@ -110,6 +127,15 @@ class Cycle:
         self._progress = self._decision = None
         self.more = False
         return self._report(Step(sentence=words.failed(error)), self._ports.clock.monotonic())
+
+    def adopt(self, params: CycleParams) -> None:
+        """Goes on by other settings. The plan in force was made by the old ones: the next cycle drops it."""
+        self._params = params
+        self._backoff.params = params.backoff
+        self._starter.params = params.starting
+        self._view = View(memory=self._view.memory)
+        self._decision = self._patience = None
+        self._overruled = "the settings have changed"
 
     @property
     def watched(self) -> Snapshot:
@@ -133,29 +159,47 @@ class Cycle:
             leadership = self._ports.leadership
             return Step(sentence=words.standby(leadership.holder, leadership.problem))
         watched = self._ports.cache.snapshot()
-        if self._active and not self._took_over:
+        if not self._took_over:
             try:
-                await self._flights.take_over(watched)
+                await self._take_over(watched)
             except ApiError as error:
                 return Step(sentence=words.not_synced((f"our own migrations cannot be read: {error}",)))
-            self._took_over = True
-        self._note(await self._flights.settle(watched, act=self._active))
+        unsettled = why_unsettled(watched, self._params.gate, self._ports.clock.now())
+        self._note(await self._flights.settle(watched, act=self._active, unsettled=unsettled))
         await self._look(watched)
         if self._flights.unwithdrawn:
             flight, reason, problem = self._flights.unwithdrawn[0]
             return Step(sentence=words.unwithdrawn(flight.move, reason, problem))
-        if self._active:
-            if reason := why_paused(self._view.snapshot, self._params.own_namespace):
-                return Step(sentence=words.paused(reason))
-            if (breaker := self._backoff.breaker()) is not None:
-                self._progress = None
-                until = self._wall(breaker.until)
-                return Step(sentence=words.broken(breaker.failures, breaker.message, until))
+        if self._active and (sentence := self._stopped(unsettled)) is not None:
+            return Step(sentence=sentence)
         if awaited := self._flights.awaited(watched):
             return Step(sentence=words.settling(awaited))
         if self._progress is None:
             return await self._plan()
+        if self._overruled:
+            return self._drop(self._overruled)
         return await self._act(self._progress)
+
+    async def _take_over(self, watched: Snapshot) -> None:
+        """Learns what we, or a predecessor, did before. Raises ApiError."""
+        known = (*watched.migrations.values(), *(await self._flights.take_over(watched) if self._active else ()))
+        self._backoff = Backoff(self._ports.clock.monotonic, self._params.backoff)
+        learn(self._backoff, endings(known, watched, self._ports.clock.now()))
+        self._took_over = True
+
+    def _stopped(self, unsettled: str) -> Sentence | None:
+        """Why nothing may be started at all."""
+        snapshot, params, clock, switch = self._view.snapshot, self._params, self._ports.clock, self._ports.switch
+        since = switch.since if switch is not None else None
+        told = stopped(snapshot, params.own_namespace, setting=params.paused, signal=since, unsettled=unsettled)
+        if told is not None:
+            return told
+        forgiven = clock.monotonic() + resumed(snapshot, params.own_namespace) - clock.now()
+        if (breaker := self._backoff.breaker(forgiven)) is not None:
+            self._progress = None
+            since, until = wall(clock, breaker.since), wall(clock, breaker.until)
+            return words.broken(breaker, since, until, params.own_namespace)
+        return None
 
     def _stand_down(self) -> None:
         """Somebody else leads: what we know is theirs to find out anew."""
@@ -183,13 +227,13 @@ class Cycle:
             work = partial(look, snapshot, self._policy, view.memory, self._ports.clock.monotonic())
             view.state, view.triggers, view.memory = await self._ports.offload(work)
         view.watched, view.snapshot = watched, snapshot
-        view.resting = budget.resting(snapshot, self._params.limits, self._api_now())
+        view.resting = budget.resting(snapshot, self._params.limits, api_now(self._ports.clock))
 
     def _immovable(self) -> Mapping[str, str]:
         """VMs that must stay for reasons that the snapshot does not show, with the reason."""
         reasons = {vmi: f"{held.message}, until {words.moment(held.until)}" for vmi, held in self._view.resting.items()}
         for vmi, wait in self._backoff.vmis().items():
-            until = words.moment(self._wall(wait.until))
+            until = words.moment(wall(self._ports.clock, wait.until))
             reasons[vmi] = f"its last migration failed ({wait.message}); it is left alone until {until}"
         return reasons
 
@@ -200,15 +244,20 @@ class Cycle:
         if not view.triggers:
             self._decision = self._patience = None
             return Step(sentence=words.balanced(view.snapshot, view.state))
-        if held := self._held_back():
-            return Step(sentence=held)
+        if gathering := self._held_back():
+            return Step(sentence=gathering)
         self._patience = None
         plan = await self._decide()
         if plan.is_noop():
             return Step(sentence=words.stuck(plan))
         if not self._active:
             return Step(sentence=words.planned(plan, dry_run=True))
-        self._progress = self._shown = Progress(plan=plan)
+        if (closed := self._params.calendar.closed(self._ports.clock.now())) is not None:
+            # Not put into force: when the time comes, the plan is one for the cluster as it is then.
+            return Step(sentence=words.closed(plan, closed), held=closed.held(plan.moves))
+        promise = await self._ports.offload(partial(gain.promise, plan, view.snapshot))
+        self._progress = self._shown = Progress(plan=plan, promise=promise)
+        self._overruled = ""
         self._decision = None
         return Step(sentence=words.planned(plan, dry_run=False), more=True)
 
@@ -248,6 +297,8 @@ class Cycle:
         if strangers:
             return self._drop(f"{strangers[0].move.vmi} is migrating by another plan of ours ({strangers[0].plan})")
         waiting = progress.waiting(flying)
+        if not flying and (reason := self._why_not_go_on(progress)):
+            return self._drop(reason)
         if waiting:
             return await self._start(progress, waiting, len(flying))
         number, waves = progress.wave + 1, len(progress.plan.waves)
@@ -256,104 +307,65 @@ class Cycle:
             return Step(sentence=words.wave_running(number, waves, len(flying), done, len(progress.moves)))
         if failures := progress.failures():
             return self._drop(words.ended(failures[0]))
+        if (disappointment := gain.broken(progress.moves, progress.promise, self._view.snapshot)) != gain.KEPT:
+            return self._disappointed(*disappointment)
         following = progress.next_wave()
         if following is None:
-            self._progress = None
-            sentence = words.finished(progress.plan, progress.outcomes, self._view.state)
-            return Step(sentence=sentence, more=True)
+            return self._finish(progress)
         self._progress = self._shown = following
         return await self._start(following, following.waiting({}), 0)
 
+    def _why_not_go_on(self, progress: Progress) -> str:
+        """Why a plan of which nothing is under way is better made anew, or ""."""
+        if progress.waiting({}) and (closed := self._params.calendar.closed(self._ports.clock.now())) is not None:
+            return closed.message
+        if not progress.done and not self._view.triggers:
+            return "what it was made for has gone"
+        return ""
+
+    def _finish(self, progress: Progress) -> Step:
+        less, explained = gain.shortfall(progress.plan, progress.promise, self._view.state, self._view.snapshot)
+        if not explained:
+            return self._disappointed(less, explained)
+        self._progress = None
+        return Step(sentence=words.finished(progress.plan, progress.outcomes, self._view.state, less), more=True)
+
+    def _disappointed(self, what: str, explained: bool) -> Step:
+        """A plan did not bring what it had promised. Unless others explain it, the next one would be no better."""
+        if not explained:
+            self._backoff.disappointed(what)
+        return self._drop(what)
+
     async def _start(self, progress: Progress, waiting: tuple[Move, ...], flying: int) -> Step:
         """Begins what may begin of the current wave, after the judge has agreed to all that is still to come."""
-        work = partial(
-            verify, self._view.snapshot, progress.remaining(waiting), self._policy, immovable=self._immovable()
-        )
+        snapshot = self._view.snapshot
+        work = partial(verify, snapshot, progress.remaining(waiting), self._policy, immovable=self._immovable())
         if problems := await self._ports.offload(work):
             return self._drop(problems[0])
-        admitted, held = self._admit(waiting)
-        started: list[Move] = []
-        for move in admitted:
-            result = await self._ports.executor.start(move, progress.plan.id, self._view.snapshot)
-            if isinstance(result, Flight):
-                self._flights.begin(result)
-                started.append(move)
-                continue
-            if result.kind == OUTDATED:
-                dropped = self._drop(result.message)
-                return Step(sentence=dropped.sentence, started=tuple(started), more=True)
-            if result.kind == WAITING:
-                held.append(self._held(move, result))
-                break
-            self._refuse(move, result)
-            if result.reason == "Forbidden":
-                self._not_before = self._ports.clock.monotonic() + self._params.forbidden_seconds
-                return Step(sentence=words.refused(result.message), held=tuple(held), started=tuple(started))
-        return self._said(progress, started, held, flying)
+        begun = await self._starter.begin(waiting, progress.plan.id, snapshot, self._flights, self._backoff)
+        self._note(tuple(begun.refused))
+        if begun.outdated:
+            return replace(self._drop(begun.outdated), started=tuple(begun.started))
+        return self._said(progress, begun, flying)
 
-    def _said(self, progress: Progress, started: list[Move], held: list[Held], flying: int) -> Step:
+    def _said(self, progress: Progress, begun: Begun, flying: int) -> Step:
         number, waves = progress.wave + 1, len(progress.plan.waves)
-        if started:
-            sentence = words.started(started, number, waves, held)
-        elif flying or not held:
-            done = len(progress.moves) - flying - len(held)
+        if begun.forbidden:
+            sentence = words.refused(begun.forbidden)
+        elif begun.started:
+            sentence = words.started(begun.started, number, waves, begun.held)
+        elif flying or not begun.held:
+            done = len(progress.moves) - flying - len(begun.held)
             sentence = words.wave_running(number, waves, flying, done, len(progress.moves))
         else:
-            sentence = words.held(number, waves, held)
-        return Step(sentence=sentence, held=tuple(held), started=tuple(started))
-
-    def _admit(self, waiting: tuple[Move, ...]) -> tuple[tuple[Move, ...], list[Held]]:
-        """What the budget, the target nodes' back-off and the API server's own wish allow now."""
-        now = self._ports.clock.monotonic()
-        if now < self._not_before:
-            until = self._wall(self._not_before)
-            message = f"the API server asked to wait until {words.moment(until)}"
-            return (), [Held(vmi=m.vmi, reason="Throttled", message=message, until=until) for m in waiting]
-        held, open_moves, shunned = [], [], self._backoff.nodes()
-        for move in waiting:
-            wait = shunned.get(move.target)
-            if wait is None:
-                open_moves.append(move)
-                continue
-            until = self._wall(wait.until)
-            message = f"{move.target} receives nothing until {words.moment(until)} ({wait.message})"
-            held.append(Held(vmi=move.vmi, reason="TargetBackoff", message=message, until=until))
-        admission = budget.admit(open_moves, self._view.snapshot, self._params.limits, self._api_now())
-        return admission.admitted, [*held, *admission.held]
-
-    def _held(self, move: Move, result: NotStarted) -> Held:
-        until = 0.0
-        if result.retry_after_seconds:
-            self._not_before = self._ports.clock.monotonic() + result.retry_after_seconds
-            until = self._wall(self._not_before)
-        return Held(vmi=move.vmi, reason=result.reason, message=result.message, until=until)
-
-    def _refuse(self, move: Move, result: NotStarted) -> None:
-        """A move that the API server will not have, or about which it said nothing, is over for this plan."""
-        outcome = Outcome(
-            move=move,
-            migration="",
-            result="Lost" if result.kind == LOST else REFUSED,
-            message=result.message,
-            finished=self._ports.clock.now(),
-        )
-        self._backoff.refused(move.vmi, result.message)
-        self._note((outcome,))
+            sentence = words.held(number, waves, begun.held)
+        return Step(sentence=sentence, held=tuple(begun.held), started=tuple(begun.started))
 
     def _drop(self, reason: str) -> Step:
         assert self._progress is not None
         plan = self._progress.plan
         self._progress = None
         return Step(sentence=words.dropped(plan, reason), more=True)
-
-    def _api_now(self) -> float:
-        """Wall time as budgets count it. The API cuts its times to whole seconds, so that what began 3599.2 s ago may
-        read as 3600: one second less, and no window is left too early."""
-        return self._ports.clock.now() - 1.0
-
-    def _wall(self, monotonic: float) -> float:
-        """A monotonic moment as wall time."""
-        return self._ports.clock.now() + monotonic - self._ports.clock.monotonic()
 
     def _report(self, step: Step, begun: float) -> Report:
         clock, cache, view, shown = self._ports.clock, self._ports.cache, self._view, self._progress or self._shown
@@ -377,7 +389,7 @@ class Cycle:
             held=step.held,
             started=step.started,
             cooldowns=FrozenMap((vmi, held.until) for vmi, held in view.resting.items()),
-            set_aside=view.watched.set_aside,
+            set_aside=(*self.warnings, *view.watched.set_aside),
             seconds=monotonic - begun,
             cache_age_seconds=cache.age_seconds(),
         )

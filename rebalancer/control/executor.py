@@ -98,12 +98,12 @@ class Executor:
         self._api = api
         self._leadership = leadership
         self._clock = clock
-        self._params = params
+        self.params = params
 
     @property
     def deadline(self) -> DeadlineParams:
         """When a migration has taken too long."""
-        return self._params.deadline
+        return self.params.deadline
 
     async def start(self, move: Move, plan: str, snapshot: Snapshot) -> Flight | NotStarted:
         """Creates the VMIM of a move, or takes over the one that is there already. Raises nothing of the API's."""
@@ -116,12 +116,12 @@ class Executor:
         if (outdated := _why_outdated(move, vmi, snapshot)) is not None:
             return outdated
         ended = finalised_own(snapshot.migrations.values(), move.vmi)
-        for attempt in range(self._params.renames):
+        for attempt in range(self.params.renames):
             name = migration_name(move.uid, vmi.node, vmi.migration_state.migration_uid, ended + attempt)
             result = await self._create(move, plan, name, snapshot)
             if result is not None:
                 return result
-        message = f"{self._params.renames} ended migrations of {move.vmi} stand in the way of a new name"
+        message = f"{self.params.renames} ended migrations of {move.vmi} stand in the way of a new name"
         return NotStarted(kind=REFUSED, reason="NameTaken", message=message)
 
     async def withdraw(self, flight: Flight) -> str:
@@ -141,7 +141,7 @@ class Executor:
     async def read_vmi(self, key: str, uid: str = "") -> VMI | Gone:
         """The VMI as it is, by quorum read. Raises ApiError."""
         namespace, name = key.split("/", 1)
-        answer = await self._api.get(path(VMIS, namespace, name), timeout_seconds=self._params.request_seconds)
+        answer = await self._api.get(path(VMIS, namespace, name), timeout_seconds=self.params.request_seconds)
         if isinstance(answer, Refusal):
             if answer.kind == NOT_FOUND:
                 return Gone(message=f"{key} does not exist any more")
@@ -154,7 +154,7 @@ class Executor:
 
     async def read_migration(self, namespace: str, name: str) -> Migration | None:
         """A VMIM by name, None where there is none. Raises ApiError."""
-        answer = await self._api.get(path(MIGRATIONS, namespace, name), timeout_seconds=self._params.request_seconds)
+        answer = await self._api.get(path(MIGRATIONS, namespace, name), timeout_seconds=self.params.request_seconds)
         if isinstance(answer, Refusal):
             if answer.kind == NOT_FOUND:
                 return None
@@ -177,12 +177,12 @@ class Executor:
     def _seconds_left(self) -> float:
         """The time limit of the next write; 0.0 where none may begin."""
         left = self._leadership.fence()
-        return min(self._params.request_seconds, left) if left > self._params.margin_seconds else 0.0
+        return min(self.params.request_seconds, left) if left > self.params.margin_seconds else 0.0
 
     async def _create(self, move: Move, plan: str, name: str, snapshot: Snapshot) -> Flight | NotStarted | None:
         """One POST. None where an ended VMIM has the name."""
         hostname = snapshot.nodes[move.target].labels.get(HOSTNAME, move.target)
-        manifest = migration(move, name=name, hostname=hostname, plan=plan, limits=self._params.pod_limits)
+        manifest = migration(move, name=name, hostname=hostname, plan=plan, limits=self.params.pod_limits)
         seconds = self._seconds_left()
         if seconds <= 0.0:
             return NotStarted(kind=WAITING, reason="NotLeader", message="the lease has run out")
@@ -215,8 +215,8 @@ class Executor:
         self, move: Move, namespace: str, name: str, snapshot: Snapshot, problem: str
     ) -> Flight | NotStarted:
         """The answer to a POST was lost: only the cluster knows whether it was carried out."""
-        for _ in range(self._params.reads_after_loss):
-            await anyio.sleep(self._params.read_pause_seconds)
+        for _ in range(self.params.reads_after_loss):
+            await anyio.sleep(self.params.read_pause_seconds)
             try:
                 found = await self.read_migration(namespace, name)
             except ApiError:
@@ -257,7 +257,7 @@ class Executor:
             plan=plan,
             begun=self._clock.monotonic(),
             started=self._clock.now(),
-            limit_seconds=self._params.deadline.seconds(move.memory_bytes, snapshot.kubevirt),
+            limit_seconds=self.params.deadline.seconds(move.memory_bytes, snapshot.kubevirt),
         )
 
 

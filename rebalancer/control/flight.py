@@ -25,6 +25,10 @@ class DeadlineParams:
     `setup_seconds`: queueing, scheduling and preparing; KubeVirt's own limit for a target pod is 300 s.
     `bandwidth_bytes`: assumed bytes per second where the KubeVirt CR sets no limit: a tenth of a 10 Gbit/s link.
     `slack`: memory is copied more than once while the guest keeps writing.
+
+    A MigrationPolicy may give some VMs another bandwidth or timeout. It is not read: matching policies to VMs would be
+    a second copy of KubeVirt's own rules, and this limit is only the last one, for what KubeVirt's own do not end.
+    Where policies make migrations much slower, raise `setup_seconds`.
     """
 
     setup_seconds: float = 300.0
@@ -138,11 +142,12 @@ def launchers(vmi: VMI, snapshot: Snapshot) -> tuple[Pod, ...]:
 
 
 def arrived(snapshot: Snapshot, vmi_key: str, node: str) -> bool:
-    """Whether the snapshot shows a VMI and its pod on a node; also true where it shows no such VMI any more."""
+    """Whether the snapshot shows a VMI and its pod on a node, and none of it elsewhere; also true where it shows no
+    such VMI any more."""
     vmi = snapshot.vmis.get(vmi_key)
     if vmi is None:
         return True
-    return vmi.node == node and any(pod.node == node for pod in launchers(vmi, snapshot))
+    return vmi.node == node and {pod.node for pod in launchers(vmi, snapshot)} == {node}
 
 
 def adopted(migration: Migration, snapshot: Snapshot) -> Move:
@@ -159,10 +164,12 @@ def adopted(migration: Migration, snapshot: Snapshot) -> Move:
     )
 
 
-def why_withdraw(flight: Flight, snapshot: Snapshot, elapsed_seconds: float) -> str:
-    """Why a migration of ours must give way, or "". `elapsed_seconds` since it began."""
+def why_withdraw(flight: Flight, snapshot: Snapshot, elapsed_seconds: float, unsettled: str = "") -> str:
+    """Why a migration of ours must give way, or "". `elapsed_seconds` since it began, `unsettled` why all must."""
     if elapsed_seconds > flight.limit_seconds:
         return f"it passed its deadline of {flight.limit_seconds:.0f} s"
+    if unsettled:
+        return unsettled
     vmi = snapshot.vmis.get(flight.move.vmi)
     if vmi is None:
         return ""  # unreadable or gone; KubeVirt ends the migration of a VMI that is gone

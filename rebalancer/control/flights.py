@@ -32,8 +32,8 @@ LOST = "Lost"
 
 UNSEEN_SECONDS = 30.0
 """After which a VMIM of ours that no watch has shown is read by name."""
-ARRIVAL_SECONDS = 60.0
-"""How long the watches may lag behind a VMI that has landed before we go on without them."""
+ARRIVAL_SECONDS = 120.0
+"""How long the watches, or the end of the pod left behind, may lag behind a VMI that has landed."""
 REMEMBERED = 1000
 """Ended VMIMs that a watch which lags behind must not bring back to life."""
 
@@ -81,10 +81,11 @@ class Flights:
                 del self._arrivals[vmi]
         return tuple(self._arrivals)
 
-    async def settle(self, snapshot: Snapshot, *, act: bool) -> tuple[Outcome, ...]:
+    async def settle(self, snapshot: Snapshot, *, act: bool, unsettled: str = "") -> tuple[Outcome, ...]:
         """Takes note of what the snapshot says, and gives the migrations that have ended since the last time.
 
-        With `act`, those that must give way are deleted. `snapshot` is as watched, without the overlay.
+        With `act`, those that must give way are deleted, all of them where the cluster is `unsettled`. `snapshot` is as
+        watched, without the overlay.
         """
         for migration in snapshot.migrations.values():
             self._adopt(migration, snapshot)
@@ -97,15 +98,17 @@ class Flights:
                 self._ended.append(flight.migration.uid)
                 outcomes.append(outcome)
             elif act and not flight.withdrawn:
-                await self._give_way(flight, snapshot)
+                await self._give_way(flight, snapshot, unsettled)
         return tuple(outcomes)
 
-    async def take_over(self, snapshot: Snapshot) -> None:
+    async def take_over(self, snapshot: Snapshot) -> tuple[Migration, ...]:
         """Reads what a predecessor has started in its last moments and our watches may not show yet, so that no budget
-        is counted without it. Raises ApiError."""
-        for migration in await self._executor.read_own():
+        is counted without it. Gives every migration of ours, ended ones too. Raises ApiError."""
+        own = await self._executor.read_own()
+        for migration in own:
             if migration_key(migration) not in snapshot.migrations:
                 self._adopt(migration, snapshot, seen=False)
+        return own
 
     def _adopt(self, migration: Migration, snapshot: Snapshot, *, seen: bool = True) -> None:
         known = migration_key(migration) in self._flying or migration.uid in self._ended
@@ -182,9 +185,9 @@ class Flights:
             landed_on=node,
         )
 
-    async def _give_way(self, flight: Flight, snapshot: Snapshot) -> None:
+    async def _give_way(self, flight: Flight, snapshot: Snapshot, unsettled: str) -> None:
         elapsed = self._clock.monotonic() - flight.begun
-        reason = why_withdraw(flight, snapshot, elapsed)
+        reason = why_withdraw(flight, snapshot, elapsed, unsettled)
         if not reason:
             return
         if problem := await self._executor.withdraw(flight):

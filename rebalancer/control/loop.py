@@ -50,7 +50,7 @@ class Loop:
         self._cycle = cycle
         self._cache = cache
         self._clock = clock
-        self._params = params
+        self.params = params
         self._on_report = on_report
         self._streak = 0
         self._beat = clock.monotonic()
@@ -58,7 +58,7 @@ class Loop:
 
     def alive(self) -> bool:
         """Whether cycles still come round: the liveness probe, which says nothing about the API server."""
-        return self._clock.monotonic() - self._beat < self._params.silent_seconds
+        return self._clock.monotonic() - self._beat < self.params.silent_seconds
 
     async def run(self) -> None:
         """Cycles for ever."""
@@ -68,9 +68,9 @@ class Loop:
             report, pause = await self._once()
             self._on_report(report)
             took = self._clock.monotonic() - begun
-            await anyio.sleep(max(pause, self._params.debounce_seconds, self._params.rest * took))
+            await anyio.sleep(max(pause, self.params.debounce_seconds, self.params.rest * took))
             if not self._cycle.more:
-                with anyio.move_on_after(self._params.interval_seconds):
+                with anyio.move_on_after(self.params.interval_seconds):
                     await self._cache.wait(revision)
 
     async def _once(self) -> tuple[Report, float]:
@@ -81,9 +81,7 @@ class Loop:
             LOG.exception("the cycle failed")
             self.failures += 1
             self._streak += 1
-            pause = min(
-                self._params.failure_seconds * 2.0 ** min(self._streak - 1, 16), self._params.failure_cap_seconds
-            )
+            pause = min(self.params.failure_seconds * 2.0 ** min(self._streak - 1, 16), self.params.failure_cap_seconds)
             return self._cycle.failed(error), pause
         self._streak = 0
         return report, 0.0

@@ -1,22 +1,17 @@
-"""How far a plan has come, what a cycle came to, and whether anything may be started at all. Pure."""
+"""How far a plan has come, and what a cycle came to. Pure."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from rebalancer.control.gain import Promise
 from rebalancer.domain.frozen import FrozenMap
-from rebalancer.domain.naming import PAUSED
 from rebalancer.domain.plan import Move, Plan, Wave
 from rebalancer.domain.report import Held, Outcome, Sentence
-from rebalancer.domain.snapshot import Snapshot
 
 Stop = tuple[str, str]
 """A move's identity within a plan: the VM and where this move takes it. A VM that hops has two."""
-
-DIRECTED_SINCE = (1, 6)
-"""The first KubeVirt with spec.addedNodeSelector; before it the field is dropped, and the VM goes anywhere."""
 
 
 def stop(move: Move) -> Stop:
@@ -26,9 +21,13 @@ def stop(move: Move) -> Stop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """A plan in force. `wave` counts from 0; `done` are the moves that have ended, one way or another."""
+    """A plan in force. `wave` counts from 0; `done` are the moves that have ended, one way or another.
+
+    `promise` is what was counted on when it was put into force.
+    """
 
     plan: Plan
+    promise: Promise = Promise()
     wave: int = 0
     done: FrozenMap[Stop, Outcome] = FrozenMap()
 
@@ -83,21 +82,3 @@ class Decision:
 
     plan: Plan
     basis: object
-
-
-def why_paused(snapshot: Snapshot, own_namespace: str) -> str:
-    """Why nothing may be started in this cluster at all, or ""."""
-    kubevirt = snapshot.kubevirt
-    if kubevirt is None:
-        return "there is no readable KubeVirt resource in this cluster"
-    if kubevirt.annotations.get(PAUSED) == "true":
-        return f"the KubeVirt resource is annotated {PAUSED}=true"
-    namespace = snapshot.namespaces.get(own_namespace)
-    if namespace is not None and namespace.annotations.get(PAUSED) == "true":
-        return f"namespace {own_namespace} is annotated {PAUSED}=true"
-    version = re.match(r"v?(\d+)\.(\d+)", kubevirt.version)
-    if version and (int(version[1]), int(version[2])) < DIRECTED_SINCE:
-        return f"KubeVirt {kubevirt.version} cannot direct a migration to a node; 1.6 and later can"
-    if kubevirt.infra_updating:
-        return "KubeVirt is being updated"
-    return ""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from rebalancer.control.backoff import Breaker
+from rebalancer.domain.naming import RESUME
 from rebalancer.domain.plan import Move, Plan, State
 from rebalancer.domain.report import Held, Outcome, Sentence
 from rebalancer.domain.snapshot import Snapshot
 from rebalancer.domain.verdict import Trigger
+from rebalancer.policy.windows import Closed
 
 NAMED = 3
 """How many of many things a sentence names."""
@@ -101,7 +105,8 @@ def wave_running(wave: int, waves: int, running: int, done: int, moves: int) -> 
 
 
 def settling(names: Sequence[str]) -> Sentence:
-    return Sentence(kind="Running", text=f"Waiting for the cluster to show where {some(names)} landed")
+    text = f"Waiting for the cluster to show {some(names)} on the new node, and the old pod ended"
+    return Sentence(kind="Running", text=text)
 
 
 def earlier(names: Sequence[str]) -> Sentence:
@@ -118,19 +123,42 @@ def dropped(plan: Plan, reason: str) -> Sentence:
     return Sentence(kind="Dropped", text=f"Dropped plan {plan.id}: {reason}")
 
 
-def finished(plan: Plan, done: Sequence[Outcome], state: State) -> Sentence:
+def finished(plan: Plan, done: Sequence[Outcome], state: State, less: str = "") -> Sentence:
+    """`less` is where others have taken what was won."""
     text = f"Finished plan {plan.id}: {count(len(done), 'migration')} done, {problems(state)} left"
+    text += f"; {less}" if less else ""
     return Sentence(kind="Finished", text=text)
 
 
-def paused(where: str) -> Sentence:
-    return Sentence(kind="Paused", text=f"Paused: {where}; nothing new is started until that is taken away")
+def paused(where: str, until: str = "that is taken away") -> Sentence:
+    return Sentence(kind="Paused", text=f"Paused: {where}; nothing new is started until {until}")
 
 
-def broken(failures: int, message: str, until: float) -> Sentence:
+def unfit(why: str) -> Sentence:
+    return Sentence(kind="Unfit", text=f"Nothing can be started in this cluster: {why}")
+
+
+def unsettled(why: str) -> Sentence:
+    text = f"The cluster is not settled: {why}. Migrations of ours give way, and none is started until it is over"
+    return Sentence(kind="Unsettled", text=text)
+
+
+def closed(plan: Plan, closed: Closed) -> Sentence:
+    size = f"{count(len(plan.moves), 'move')} in {count(len(plan.waves), 'wave')}"
+    return Sentence(kind="Held", text=f"Plan {plan.id} with {size} waits: {closed.message}")
+
+
+def broken(breaker: Breaker, since: float, until: float, own_namespace: str) -> Sentence:
+    """`since` and `until` are the breaker's as wall times."""
+    what = (
+        f"{count(breaker.failures, 'migration')} in a row failed, the last: {breaker.message}"
+        if breaker.failures
+        else f"A plan did not bring what it had promised: {breaker.message}"
+    )
+    resume = f"{RESUME}={datetime.fromtimestamp(math.ceil(since), UTC):%Y-%m-%dT%H:%M:%SZ}"
     text = (
-        f"{count(failures, 'migration')} in a row failed, the last: {message}. Nothing is started before "
-        f"{moment(until)}; to resume at once, restart the daemon"
+        f"{what}. Nothing is started before {moment(until)}; to resume sooner: "
+        f"kubectl annotate --overwrite namespace {own_namespace} {resume}"
     )
     return Sentence(kind="Broken", text=text)
 

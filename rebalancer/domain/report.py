@@ -67,6 +67,8 @@ SENTENCES = (
     "Finished",
     "Stuck",
     "Paused",
+    "Unfit",
+    "Unsettled",
     "Broken",
     "Failed",
 )

@@ -208,7 +208,7 @@ async def _drive(run: _Run, world: World, ledger: Ledger) -> None:
 def _calm(run: _Run, world: World, ledger: Ledger) -> bool:
     """Nothing has moved for long, and nobody waits for a budget or a back-off to begin again."""
     quiet = world.clock.now() - max(ledger.last_move, world.params.epoch)
-    waits = run.said[-1].kind in ("Held", "Paused", "Broken", "Planned") if run.said else True
+    waits = run.said[-1].kind in ("Held", "Paused", "Unsettled", "Broken", "Planned") if run.said else True
     return quiet > run.scenario.calm_seconds and not waits and not unfinished(world)
 
 

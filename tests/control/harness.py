@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -120,8 +121,12 @@ def tell(
     mishaps: Mishaps | None = None,
     plane: NodePlaneParams = PLANE,
     start: bool = True,
+    **runtime: Any,
 ) -> T:
-    """Runs a scenario beside a daemon (unless `start` is False) on a cluster of these objects."""
+    """Runs a scenario beside a daemon (unless `start` is False) on a cluster of these objects.
+
+    `runtime` is what the daemon stands on besides virtual time: signals, a way to read settings again.
+    """
 
     async def main() -> T:
         api = ApiParams(tokens={"a": "a", "b": "b"})
@@ -133,7 +138,7 @@ def tell(
                 story = Story(world=world, socket=socket)
                 async with anyio.create_task_group() as tasks:
                     if start:
-                        tasks.start_soon(serve, story, settings or params())
+                        tasks.start_soon(partial(serve, story, settings or params(), **runtime))
                     result = await scenario(story)
                     world.check()
                     story.stop.set()
@@ -152,9 +157,9 @@ def client(story: Story, user: str = "a") -> Api:
     return Api(replace(unix_socket(story.socket), credentials=credentials))
 
 
-async def serve(story: Story, settings: daemon.DaemonParams, user: str = "a") -> None:
+async def serve(story: Story, settings: daemon.DaemonParams, user: str = "a", **more: Any) -> None:
     """A daemon until the story stops it."""
-    runtime = daemon.Runtime(clock=LoopClock(), offload=inline, random=lambda: 0.5)
+    runtime = daemon.Runtime(clock=LoopClock(), offload=inline, random=lambda: 0.5, **more)
     await daemon.run(settings, client(story, user), runtime, on_report=story.reports.append, stop=story.stop)
 
 

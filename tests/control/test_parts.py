@@ -13,9 +13,9 @@ from control.harness import Story, client, hot_pair, params, tell
 from rebalancer.control.backoff import Backoff, BackoffParams
 from rebalancer.control.cycle import ACTIVE, Cycle, CycleParams, Ports
 from rebalancer.control.executor import Executor
+from rebalancer.control.gate import why_unfit
 from rebalancer.control.loop import Loop, LoopParams
 from rebalancer.control.offload import inline
-from rebalancer.control.progress import why_paused
 from rebalancer.control.recorder import EventParams, Recorder
 from rebalancer.control.server import HttpParams, ServerError, serving
 from rebalancer.domain.plan import Plan
@@ -204,4 +204,4 @@ def test_a_bug_becomes_a_sentence_and_cycles_go_on_ever_more_slowly(caplog: pyte
 
 
 def test_no_kubevirt_no_acting() -> None:
-    assert why_paused(Snapshot(), "x") == "there is no readable KubeVirt resource in this cluster"
+    assert why_unfit(Snapshot()) == "there is no readable KubeVirt resource in this cluster"

@@ -1,0 +1,127 @@
+"""Begins what may begin of a wave: windows, back-off and budget decide, the executor acts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rebalancer.control import words
+from rebalancer.control.backoff import Backoff
+from rebalancer.control.clock import Clock
+from rebalancer.control.executor import LOST, OUTDATED, WAITING, Executor, NotStarted
+from rebalancer.control.flight import Flight
+from rebalancer.control.flights import REFUSED, Flights
+from rebalancer.domain.plan import Move
+from rebalancer.domain.report import Held, Outcome
+from rebalancer.domain.snapshot import Snapshot
+from rebalancer.policy import budget
+from rebalancer.policy.windows import Calendar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartingParams:
+    """`forbidden_seconds`: how long nothing is tried after the API server has said that we may not."""
+
+    limits: budget.Limits = budget.Limits()
+    calendar: Calendar = Calendar()
+    forbidden_seconds: float = 60.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Begun:
+    """What became of the moves that were to begin. `refused` are over for this plan.
+
+    `outdated` is why the whole plan is, `forbidden` why nothing could be begun; "" where neither is so.
+    """
+
+    started: list[Move]
+    held: list[Held]
+    refused: list[Outcome]
+    outdated: str = ""
+    forbidden: str = ""
+
+
+class Starter:
+    """Starts moves for one cycle after the other; remembers when the API server wants to be asked again."""
+
+    def __init__(self, executor: Executor, clock: Clock, params: StartingParams) -> None:
+        self._executor = executor
+        self._clock = clock
+        self.params = params
+        self._not_before = 0.0
+
+    async def begin(
+        self, waiting: tuple[Move, ...], plan: str, snapshot: Snapshot, flights: Flights, backoff: Backoff
+    ) -> Begun:
+        """Starts as many of `waiting` as may begin now, in their order."""
+        admitted, held = self._admit(waiting, snapshot, backoff)
+        begun = Begun(started=[], held=held, refused=[])
+        for move in admitted:
+            result = await self._executor.start(move, plan, snapshot)
+            if isinstance(result, Flight):
+                flights.begin(result)
+                begun.started.append(move)
+            elif result.kind == OUTDATED:
+                begun.outdated = result.message
+                break
+            elif result.kind == WAITING:
+                begun.held.append(self._held(move, result))
+                break
+            else:
+                begun.refused.append(self._refused(move, result))
+                backoff.refused(move.vmi, result.message)
+                if result.reason == "Forbidden":
+                    self._not_before = self._clock.monotonic() + self.params.forbidden_seconds
+                    begun.forbidden = result.message
+                    break
+        return begun
+
+    def _admit(
+        self, waiting: tuple[Move, ...], snapshot: Snapshot, backoff: Backoff
+    ) -> tuple[tuple[Move, ...], list[Held]]:
+        """What the calendar, the target nodes' back-off, the budget and the API server's own wish allow now."""
+        if (closed := self.params.calendar.closed(self._clock.now())) is not None:
+            return (), list(closed.held(waiting))
+        now = self._clock.monotonic()
+        if now < self._not_before:
+            until = wall(self._clock, self._not_before)
+            message = f"the API server asked to wait until {words.moment(until)}"
+            return (), [Held(vmi=m.vmi, reason="Throttled", message=message, until=until) for m in waiting]
+        held, open_moves, shunned = [], [], backoff.nodes()
+        for move in waiting:
+            wait = shunned.get(move.target)
+            if wait is None:
+                open_moves.append(move)
+                continue
+            until = wall(self._clock, wait.until)
+            message = f"{move.target} receives nothing until {words.moment(until)} ({wait.message})"
+            held.append(Held(vmi=move.vmi, reason="TargetBackoff", message=message, until=until))
+        admission = budget.admit(open_moves, snapshot, self.params.limits, api_now(self._clock))
+        return admission.admitted, [*held, *admission.held]
+
+    def _held(self, move: Move, result: NotStarted) -> Held:
+        until = 0.0
+        if result.retry_after_seconds:
+            self._not_before = self._clock.monotonic() + result.retry_after_seconds
+            until = wall(self._clock, self._not_before)
+        return Held(vmi=move.vmi, reason=result.reason, message=result.message, until=until)
+
+    def _refused(self, move: Move, result: NotStarted) -> Outcome:
+        """A move that the API server will not have, or about which it said nothing."""
+        return Outcome(
+            move=move,
+            migration="",
+            result="Lost" if result.kind == LOST else REFUSED,
+            message=result.message,
+            finished=self._clock.now(),
+        )
+
+
+def wall(clock: Clock, monotonic: float) -> float:
+    """A monotonic moment as wall time."""
+    return clock.now() + monotonic - clock.monotonic()
+
+
+def api_now(clock: Clock) -> float:
+    """Wall time as budgets count it. The API cuts its times to whole seconds, so that what began 3599.2 s ago may read
+    as 3600: one second less, and no window is left too early."""
+    return clock.now() - 1.0
