@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from rebalancer import daemon
 from rebalancer.cli.serve import daemon_params
 from rebalancer.control.offload import inline
+from rebalancer.control.server import HttpParams
 from rebalancer.kube.transport import Api, plain_tcp
-from rebalancer.settings import Given, SettingsError, load
+from rebalancer.settings import Given, SettingsError, load, rows
 from rebalancer.sim import demo
 from rebalancer.sim.display import shown
 
@@ -37,10 +39,17 @@ def run(wanted: Wanted, given: Given) -> None:
     """Until interrupted, or for the time that is wanted. Raises SettingsError."""
     settings = load({**_unless_set(), **given})
     # The lease has nobody to compete with, and would be lost on a machine that cannot keep up with the speed.
-    params = replace(daemon_params(settings, settings.lease_params("demo"), http=False), lease=None)
+    params = replace(
+        daemon_params(settings, settings.lease_params("demo")),
+        lease=None,
+        http=HttpParams(host="127.0.0.1", port=_free_port()),
+        settings=tuple(asdict(row) for row in rows(settings, given)),
+    )
 
     async def show(cluster: demo.Demo) -> None:
-        title = f"A simulated cluster, {wanted.speed:g} times faster than the clock; kubectl -s {cluster.url}"
+        assert params.http is not None
+        page = f"http://127.0.0.1:{params.http.port}"
+        title = f"A simulated cluster, {wanted.speed:g}x as fast; see {page} or kubectl -s {cluster.url}"
         with shown(title, sys.stdout, lambda: _life(cluster)) as on_report:
             runtime = daemon.Runtime(clock=cluster.clock, offload=inline)
             running = daemon.run(params, Api(plain_tcp(cluster.url)), runtime, on_report=on_report)
@@ -51,6 +60,12 @@ def run(wanted: Wanted, given: Given) -> None:
         demo.run_demo(show, seed=wanted.seed, speed=wanted.speed, port=wanted.port)
     except OSError as error:
         raise SettingsError(f"--port {wanted.port}: {error.strerror}; 0 takes any free one") from None
+
+
+def _free_port() -> int:
+    """A port for the page. Nobody has taken it a moment later, as a rule."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 def _life(cluster: demo.Demo) -> list[tuple[float, str]]:
