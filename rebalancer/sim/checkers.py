@@ -112,7 +112,11 @@ class Checkers:
                 self._wave = None
         elif change.resource == "pods":
             self._pod_changed(change)
-        elif change.resource == VMIS and change.type != DELETED and change.previous is not None:
+        elif change.resource == VMIS and change.type == DELETED:
+            # KubeVirt removes a VM's migrations with it; the rates are bounded by those that exist.
+            gone = f"{change.namespace}/{change.name}"
+            self._created = [entry for entry in self._created if entry[1] != gone]
+        elif change.resource == VMIS and change.previous is not None:
             before = (change.previous.get("status") or {}).get("nodeName")
             after = (change.object.get("status") or {}).get("nodeName")
             if before and after and before != after:
