@@ -224,6 +224,7 @@ def test_news_disturb_nobody(driver: Chrome, picture: Picture) -> None:
         assert driver.execute_script("return document.getElementById('settings-fold').open")
         assert driver.switch_to.active_element.tag_name == "summary"
         sound(driver, gallery.url)
+    until(driver, lambda: text(driver, ".live").startswith("Connection lost, trying again; as of"))
 
 
 def test_without_scripts_there_are_tables(bare: Chrome, picture: Picture, plan: Plan) -> None:
