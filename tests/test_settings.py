@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from rebalancer.control.executor import ExecutorParams
@@ -116,6 +119,45 @@ def test_a_bad_value_is_one_line(monkeypatch: pytest.MonkeyPatch, name: str, val
         load()
     (line,) = str(caught.value).splitlines()
     assert line.startswith(f"{name}={value}: {told}")
+
+
+def test_a_folder_holds_settings_and_the_environment_comes_before_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As kubelet mounts a ConfigMap: files that are links into a folder beside them."""
+    (tmp_path / "..data").mkdir()
+    for name, value in {
+        "REBALANCER_MODE": "active\n",
+        "REBALANCER_CPU__HIGH": "90",
+        "REBALANCER_CPU__LOW": "60",
+    }.items():
+        (tmp_path / "..data" / name).write_text(value)
+        (tmp_path / name).symlink_to(tmp_path / "..data" / name)
+    monkeypatch.setenv("REBALANCER_FOLDER", str(tmp_path))
+    monkeypatch.setenv("REBALANCER_CPU__HIGH", "95")
+    settings = load({"cpu.low": "70"})
+    assert (settings.mode, settings.cpu.high, settings.cpu.low) == ("active", 95.0, 70.0)
+    sources = {row.name: row.source for row in rows(settings, {"cpu.low": "70"})}
+    names = ("REBALANCER_MODE", "REBALANCER_CPU__HIGH", "REBALANCER_CPU__LOW", "REBALANCER_PAUSED")
+    assert [sources[name] for name in names] == ["folder", "environment", "command line", "default"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("REBALANCER_MODE", "on", "REBALANCER_MODE=on: allowed is dry-run or active"),
+        ("REBALANCER_MOD", "on", "REBALANCER_MOD=on: there is no such setting; did you mean REBALANCER_MODE?"),
+    ],
+)
+def test_a_mistake_in_the_folder_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str, told: str
+) -> None:
+    (tmp_path / name).write_text(value)
+    monkeypatch.setenv("REBALANCER_FOLDER", str(tmp_path))
+    with pytest.raises(SettingsError, match=re.escape(told)):
+        load()
+    with pytest.raises(SettingsError, match="REBALANCER_FOLDER=/nowhere: cannot be read"):
+        load({"folder": "/nowhere"})
 
 
 def test_every_mistake_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

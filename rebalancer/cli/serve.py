@@ -32,10 +32,15 @@ def run(given: Given) -> None:
 async def _serve(settings: Settings, given: Given) -> None:
     clock = SystemClock()
     api = await connect(settings.access(), monotonic=clock.monotonic)
-    params = daemon_params(settings, settings.lease_params(_identity()))
-    params = replace(params, settings=tuple(asdict(row) for row in rows(settings, given)))
-    runtime = daemon.Runtime(clock=clock, signals=True)
-    await daemon.run(params, api, runtime, on_report=Log(sys.stderr, as_json=settings.log.format == "json").observe)
+    lease = settings.lease_params(_identity())
+
+    def read(found: Settings) -> daemon.DaemonParams:
+        params = daemon_params(found, found.lease_params(lease.identity))
+        return replace(params, access=found.access(), settings=tuple(asdict(row) for row in rows(found, given)))
+
+    runtime = daemon.Runtime(clock=clock, signals=True, reload=lambda: read(load(given)))
+    log_lines = Log(sys.stderr, as_json=settings.log.format == "json")
+    await daemon.run(read(settings), api, runtime, on_report=log_lines.observe)
 
 
 def daemon_params(settings: Settings, lease: LeaseParams, *, http: bool = True) -> daemon.DaemonParams:

@@ -130,6 +130,7 @@ class Cycle:
 
     def adopt(self, params: CycleParams) -> None:
         """Goes on by other settings. The plan in force was made by the old ones: the next cycle drops it."""
+        self._took_over = self._took_over and params.mode == self._params.mode
         self._params = params
         self._backoff.params = params.backoff
         self._starter.params = params.starting

@@ -63,7 +63,7 @@ class Loop:
     async def run(self) -> None:
         """Cycles for ever."""
         while True:
-            revision = self._cache.revision
+            news = self._cache.news
             self._beat = begun = self._clock.monotonic()
             report, pause = await self._once()
             self._on_report(report)
@@ -71,7 +71,7 @@ class Loop:
             await anyio.sleep(max(pause, self.params.debounce_seconds, self.params.rest * took))
             if not self._cycle.more:
                 with anyio.move_on_after(self.params.interval_seconds):
-                    await self._cache.wait(revision)
+                    await self._cache.wait(news)
 
     async def _once(self) -> tuple[Report, float]:
         """One cycle's report, and how long to pause at least."""

@@ -19,7 +19,7 @@ PARALLEL_LISTS = 2
 class Cache:
     """All resources that we read. `run` until cancelled.
 
-    `revision` grows with every change of any object; `wait` sleeps until it has.
+    `revision` grows with every change of any object, `news` with every wake, too; `wait` sleeps until it has.
     """
 
     def __init__(
@@ -31,8 +31,9 @@ class Cache:
     ) -> None:
         self._around = around
         self._params = params
-        self._news = anyio.Event()
+        self._bell = anyio.Event()
         self.revision = 0
+        self.news = 0
         self.reflectors = tuple(Reflector(kind, api, around, params, self._changed) for kind in kinds)
         self._snapshot = Snapshot()
         self._snapshot_revision = -1
@@ -50,13 +51,14 @@ class Cache:
 
     def wake(self) -> None:
         """Wakes whoever waits, for news that are not the cluster's."""
-        self._news.set()
-        self._news = anyio.Event()
+        self.news += 1
+        self._bell.set()
+        self._bell = anyio.Event()
 
-    async def wait(self, seen_revision: int) -> None:
-        """Until there is something newer than `seen_revision`, or a wake."""
-        if self.revision == seen_revision:
-            await self._news.wait()
+    async def wait(self, seen_news: int) -> None:
+        """Until there are newer news than `seen_news`."""
+        if self.news == seen_news:
+            await self._bell.wait()
 
     @property
     def synced(self) -> bool:

@@ -171,21 +171,25 @@ class MigrationSettings(Group):
 class HttpSettings(Group):
     """The daemon's own HTTP server."""
 
-    host: str = setting(HTTP.host, "the address at which /metrics, /healthz and /readyz are served", min_length=1)
+    host: str = setting(
+        HTTP.host,
+        "the address at which /metrics, /healthz and /readyz are served; as with the port, a change needs a restart",
+        min_length=1,
+    )
     port: int = setting(HTTP.port, "the port of the same; 0 takes a free one", ge=0, le=65535)
 
 
 class LogSettings(Group):
     """The log, on standard error."""
 
-    format: Literal["text", "json"] = setting("text", "how log lines are written")
+    format: Literal["text", "json"] = setting("text", "how log lines are written; a change needs a restart")
 
 
 class LeaseSettings(Group):
     """The lease that decides which replica leads."""
 
-    namespace: str = setting("", "where the Lease is; empty: the pod's own namespace")
-    name: str = setting(LEASE.name, "how the Lease is called", min_length=1)
+    namespace: str = setting("", "where the Lease is; empty: the pod's own namespace; a change needs a restart")
+    name: str = setting(LEASE.name, "how the Lease is called; a change needs a restart", min_length=1)
 
 
 Kind = Literal["NodeAffinity", "PodAffinity", "PodAntiAffinity", "TopologySpread", "Taints"]
@@ -221,13 +225,22 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     solver: SolverSettings = SolverSettings()
     migration: MigrationSettings = MigrationSettings()
-    events: bool = setting(True, "whether Kubernetes Events are written, in dry-run too")
-    deployment: str = setting(EVENTS.deployment, "our own Deployment, which Events about us belong to", min_length=1)
+    events: bool = setting(True, "whether Kubernetes Events are written, in dry-run too; a change needs a restart")
+    deployment: str = setting(
+        EVENTS.deployment, "our own Deployment, which Events about us belong to; a change needs a restart", min_length=1
+    )
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
     lease: LeaseSettings = LeaseSettings()
-    kubeconfig: str = setting("", "file with access to the cluster; empty: the pod's own, else kubectl's default")
-    context: str = setting("", "the kubeconfig's context; empty: its current one")
+    folder: str = setting(
+        "",
+        "a folder with a file per setting, named as its variable, as a mounted ConfigMap has them; the environment "
+        "comes before it; read again on SIGHUP and twice a minute",
+    )
+    kubeconfig: str = setting(
+        "", "file with access to the cluster; empty: the pod's own, else kubectl's default; a change needs a restart"
+    )
+    context: str = setting("", "the kubeconfig's context; empty: its current one; a change needs a restart")
 
     def policy(self) -> PolicyParams:
         """What is wrong with a cluster, and what mending it costs. Raises SettingsError where two settings disagree."""

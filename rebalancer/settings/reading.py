@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -21,7 +22,7 @@ SERVICE_LINK = re.compile(r"REBALANCER_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TC
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One setting as `rebalancer settings` shows it. `source` is default, environment or command line."""
+    """One setting as `rebalancer settings` shows it. `source` is default, folder, environment or command line."""
 
     name: str
     value: str
@@ -38,14 +39,16 @@ Given = Mapping[str, str]
 
 def load(given: Given = EMPTY) -> Settings:
     """The settings in force. Raises SettingsError with one line per mistake."""
-    unknown = [*_unknown_names(os.environ), *_unknown_given(given)]
+    files = _files(given)
+    unknown = [*_unknown_names(os.environ), *_unknown_names(files), *_unknown_given(given)]
     if unknown:
         raise SettingsError("\n".join(unknown))
     try:
-        settings = Settings(**_nested(given))
+        settings = Settings(**_nested({**_dotted(files), **given}))
     except ValidationError as error:
         told = dict.fromkeys(
-            _told(mistake["loc"], mistake["input"], given) + _why(mistake.get("ctx", {})) for mistake in error.errors()
+            _told(mistake["loc"], mistake["input"], given, files) + _why(mistake.get("ctx", {}))
+            for mistake in error.errors()
         )
         raise SettingsError("\n".join(told)) from None
     settings.policy()
@@ -56,6 +59,7 @@ def load(given: Given = EMPTY) -> Settings:
 def rows(settings: Settings, given: Given = EMPTY) -> tuple[Row, ...]:
     """Every setting, in the order of this file; `given` are those that `load` was given."""
     here = {name.upper() for name in os.environ}
+    files = _files(given)
     return tuple(
         Row(
             name=variable(*path),
@@ -64,7 +68,7 @@ def rows(settings: Settings, given: Given = EMPTY) -> tuple[Row, ...]:
             unit=_unit(field),
             meaning=field.description or "",
             allowed=allowed(field),
-            source=_source(path, given, here),
+            source=_source(path, given, here, files),
         )
         for path, field in leaves(Settings)
     )
@@ -104,13 +108,32 @@ def allowed(field: FieldInfo) -> str:
     return " ".join([number, " and ".join(limits)]).rstrip() + unit
 
 
-def _told(path: tuple[int | str, ...], value: object, given: Given) -> str:
+def _files(given: Given) -> dict[str, str]:
+    """The settings folder's files by name. What kubelet puts beside them begins with a dot. Raises SettingsError."""
+    name = given.get("folder") or os.environ.get(variable("folder"), "")
+    if not name:
+        return {}
+    try:
+        found = sorted(path for path in Path(name).iterdir() if not path.name.startswith("."))
+        return {path.name: path.read_text(encoding="utf-8").strip() for path in found if path.is_file()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{variable('folder')}={name}: cannot be read: {error}") from None
+
+
+def _dotted(files: Mapping[str, str]) -> dict[str, str]:
+    """The files that the environment leaves in force, as given settings are named."""
+    here = {name.upper() for name in os.environ}
+    names = {variable(*path): ".".join(path) for path, _ in leaves(Settings)}
+    return {names[name.upper()]: text for name, text in files.items() if name.upper() not in here}
+
+
+def _told(path: tuple[int | str, ...], value: object, given: Given, files: Mapping[str, str]) -> str:
     """One bad value in one line, named as it was given."""
-    environment: dict[str, object] = {name.upper(): text for name, text in os.environ.items()}
+    told: dict[str, object] = {name.upper(): text for name, text in {**files, **os.environ}.items()}
     for names, field in leaves(Settings):
         if tuple(path[: len(names)]) == names:
             name = ".".join(names) if ".".join(names) in given else variable(*names)
-            shown = {**environment, **given}.get(name, value)
+            shown = {**told, **given}.get(name, value)
             return f"{name}={str(shown)[:80]}: allowed is {allowed(field)}"
     return f"{variable(*map(str, path))}={str(value)[:80]}: this is a group, set its parts one by one"
 
@@ -170,7 +193,9 @@ def _at(settings: BaseModel, path: tuple[str, ...]) -> object:
     return value
 
 
-def _source(path: tuple[str, ...], given: Given, environment: set[str]) -> str:
+def _source(path: tuple[str, ...], given: Given, environment: set[str], files: Mapping[str, str]) -> str:
     if ".".join(path) in given:
         return "command line"
-    return "environment" if variable(*path) in environment else "default"
+    if variable(*path) in environment:
+        return "environment"
+    return "folder" if variable(*path) in {name.upper() for name in files} else "default"

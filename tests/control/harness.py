@@ -173,5 +173,15 @@ async def another(story: Story, settings: daemon.DaemonParams, user: str = "b") 
         tasks.cancel_scope.cancel()
 
 
+def annotate(story: Story, resource: str, namespace: str, name: str, **annotations: str) -> None:
+    """Annotates an object under our prefix."""
+
+    def change(item: Obj) -> None:
+        found = item["metadata"].setdefault("annotations", {})
+        found.update({f"kubevirt-rebalancer.io/{key}": value for key, value in annotations.items()})
+
+    story.world.store.modify(resource, namespace, name, change)
+
+
 def loop_time() -> float:
     return asyncio.get_running_loop().time()

@@ -12,6 +12,7 @@ from control.harness import (
     QUICK,
     SLOW,
     Story,
+    annotate,
     another,
     hot_pair,
     loop_time,
@@ -34,14 +35,6 @@ from rebalancer.sim.store import Change
 
 def posts(entry: Entry) -> bool:
     return entry.method == "POST" and MIGRATIONS in entry.path
-
-
-def annotate(story: Story, resource: str, namespace: str, name: str, **annotations: str) -> None:
-    def change(item: Obj) -> None:
-        found = item["metadata"].setdefault("annotations", {})
-        found.update({f"kubevirt-rebalancer.io/{key}": value for key, value in annotations.items()})
-
-    story.world.store.modify(resource, namespace, name, change)
 
 
 def test_a_hot_node_is_cooled_and_every_cycle_says_so() -> None:

@@ -325,18 +325,20 @@ def test_the_snapshot_is_the_same_object_while_nothing_changes_that_we_read() ->
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(cache.run)
             await anyio.sleep(1)
-            first, revision = cache.snapshot(), cache.revision
-            served.store.modify("nodes", "", "n", lambda node: node["metadata"].update(annotations={"somebody": "x"}))
+            first, news = cache.snapshot(), cache.news
+            beat = {"somebody": "x", "kubevirt.io/heartbeat": "2033-05-18T03:33:20Z"}
+            served.store.modify("nodes", "", "n", lambda node: node["metadata"].update(annotations=beat))
             await anyio.sleep(1)
             assert cache.snapshot() is first
             with anyio.move_on_after(5) as nothing:
-                await cache.wait(revision)
+                await cache.wait(news)
             assert nothing.cancelled_caught
             tasks.start_soon(_later, 3.0, lambda: cpu(served, "n", "5"))
             begun = monotonic()
-            await cache.wait(revision)
+            await cache.wait(news)
             assert monotonic() - begun == pytest.approx(3.0, abs=0.01)
             assert cache.snapshot() is not first
+            assert cache.snapshot().nodes["n"].heartbeat == 2_000_000_000.0, "no news, but known with the next"
             tasks.cancel_scope.cancel()
 
     serve(scenario)
