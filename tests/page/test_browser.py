@@ -20,6 +20,7 @@ from selenium.common.exceptions import TimeoutException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
 from bench.page.browser import screen
@@ -177,7 +178,10 @@ def test_by_keyboard_alone(driver: Chrome, picture: Picture) -> None:
         screen(driver)
         driver.get(gallery.url)
         until(driver, lambda: drawn(driver))
-        focused = lambda: driver.switch_to.active_element  # noqa: E731
+
+        def focused() -> WebElement:
+            return driver.switch_to.active_element
+
         focused().send_keys(Keys.TAB)
         assert focused().text == "Skip to the content"
         focused().send_keys(Keys.ENTER)
