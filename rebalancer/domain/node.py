@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rebalancer.domain.frozen import EMPTY, FrozenMap, Labels
 from rebalancer.domain.resources import Resources
@@ -36,6 +36,9 @@ class Node:
 
     `annotations` holds only those that we or KubeVirt read. `pods` is the allocatable number of pods.
     `capacity_known` is false where allocatable could not be read: such a node receives nothing.
+    `heartbeat` is when virt-handler last renewed its annotation, in seconds since 1970: None where it never did, 0
+    where it cannot be read. It changes all the time and is no part of what nodes are compared by; `silent` is, which
+    says that it is much older than most nodes'.
     """
 
     name: str
@@ -51,3 +54,5 @@ class Node:
     created: float = 0.0
     deleting: bool = False
     capacity_known: bool = True
+    silent: bool = False
+    heartbeat: float | None = field(default=None, compare=False)

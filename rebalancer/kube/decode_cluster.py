@@ -13,6 +13,7 @@ from rebalancer.domain.resources import CPU, MEMORY, PODS
 from rebalancer.kube import decode_terms, wire
 from rebalancer.kube.reading import (
     BROKEN,
+    HEARTBEAT,
     UnreadableError,
     amounts,
     attempt,
@@ -49,7 +50,15 @@ def node(found: wire.Node, problems: list[str]) -> Node:
         created=created,
         deleting=meta.deletion_timestamp is not None,
         capacity_known=not problems,
+        heartbeat=_heartbeat((meta.annotations or {}).get(HEARTBEAT)),
     )
+
+
+def _heartbeat(told: str | None) -> float | None:
+    try:
+        return None if told is None else epoch(told)
+    except UnreadableError:
+        return 0.0
 
 
 def _allocatable(status: wire.NodeStatus) -> dict[str, int]:

@@ -93,11 +93,14 @@ def labels(found: Mapping[str, str] | None) -> Labels:
     return _shared_labels(FrozenMap((sys.intern(key), sys.intern(text)) for key, text in found.items()))
 
 
+HEARTBEAT = "kubevirt.io/heartbeat"
+
+
 @lru_cache(maxsize=4096)
 def _is_read(key: str) -> bool:
-    domain, slash, name = key.rpartition("/")
-    # virt-handler's heartbeat changes on every node every minute, and we judge a node by what follows from it.
-    return bool(slash and name != "heartbeat") and (
+    domain, slash, _ = key.rpartition("/")
+    # virt-handler's heartbeat changes on every node every minute; it has a field of its own, which is not compared.
+    return bool(slash and key != HEARTBEAT) and (
         domain in ("kubevirt.io", "kubevirt-rebalancer.io", "descheduler.alpha.kubernetes.io")
         or domain.endswith(".kubevirt.io")
     )

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from rebalancer.kube.reading import kept_annotations
+from rebalancer.kube.reading import HEARTBEAT, kept_annotations
 
 _Shape = dict[str, Any]
 """Names that are kept, each with the shape of what stands below; ... keeps all of it."""
@@ -127,7 +127,8 @@ def redacted(found: Mapping[str, Any]) -> dict[str, Any]:
     meta = result.get("metadata")
     if isinstance(meta, dict) and isinstance(meta.get("annotations"), dict):
         texts = {key: text for key, text in meta["annotations"].items() if isinstance(text, str)}
-        meta["annotations"] = kept_annotations(texts)
+        beats = {key: text for key, text in texts.items() if key == HEARTBEAT}
+        meta["annotations"] = {**kept_annotations(texts), **beats}
     return result
 
 

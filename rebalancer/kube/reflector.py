@@ -156,6 +156,7 @@ class Reflector:
         self._note_progress()
         if not self.synced or items != self.items or set_aside != self.set_aside:
             self._replace(items, set_aside)
+        self.items = items
 
     def _refused(self, answer: Refusal) -> None:
         """An optional kind may be missing; a continue token that expired is answered by starting over, later."""
@@ -256,7 +257,9 @@ class Reflector:
         item = None if deleted else event.object
         warning = None if deleted else event.set_aside
         if item == known and warning == warned:
-            return  # a change in fields that we do not read
+            # A change in what we do not read, or do not compare by: it is kept, and no news.
+            _put(self.items, event.key, item)
+            return
         _put(self.items, event.key, item)
         _put(self.set_aside, event.key, warning)
         self._touch()

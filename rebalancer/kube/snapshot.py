@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from statistics import median_high
 from typing import Any
 
 from rebalancer.domain.cluster import KubeVirt
@@ -19,6 +20,8 @@ POD = "Pod"
 VMI_KIND = "VirtualMachineInstance"
 MIGRATION = "VirtualMachineInstanceMigration"
 KUBEVIRT = "KubeVirt"
+HEARTBEAT_SECONDS = 300.0
+"""After which virt-controller takes virt-handler for lost (pkg/virt-controller/watch: nodeUnresponsiveTimeout)."""
 
 
 def build_snapshot(
@@ -81,7 +84,7 @@ class SnapshotBuilder:
             if not migration.final and migration.vmi_key not in vmis and migration.vmi_key not in unread
         }
         return Snapshot(
-            nodes=nodes,
+            nodes=_with_silent(nodes),
             pods=pods,
             vmis=vmis,
             migrations=migrations,
@@ -98,6 +101,24 @@ class SnapshotBuilder:
     def _sorted(self, kind: str) -> FrozenMap[str, Any]:
         found = self._found.get(kind, {})
         return FrozenMap((key, found[key]) for key in sorted(found))
+
+
+def _with_silent(nodes: FrozenMap[str, Node]) -> FrozenMap[str, Node]:
+    """The nodes, those marked whose virt-handler has long not been heard of.
+
+    Judged by what most nodes tell and not by our clock, or any other one clock, which may be wrong by more than that;
+    should most fall silent at once, virt-controller makes their nodes unschedulable for VMs.
+    """
+    beats = [node.heartbeat for node in nodes.values() if node.heartbeat is not None]
+    if not beats:
+        return nodes
+    oldest = median_high(beats) - HEARTBEAT_SECONDS
+    silent = {
+        name: replace(node, silent=True)
+        for name, node in nodes.items()
+        if node.heartbeat is not None and node.heartbeat < oldest
+    }
+    return FrozenMap({**nodes, **silent}) if silent else nodes
 
 
 def _key(kind: str, value: Any) -> str:

@@ -92,6 +92,8 @@ def receiver_problem(node: Node) -> str | None:
         return "node(s) had an unreadable capacity"
     if node.unschedulable:
         return "node(s) were cordoned"
+    if node.silent:
+        return "node(s) had no recent heartbeat of virt-handler"
     receives = node.annotations.get(RECEIVES)
     if receives == "no":
         return f"node(s) were annotated {RECEIVES}=no"

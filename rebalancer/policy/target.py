@@ -2,7 +2,7 @@
 
 Sources in KubeVirt: pkg/virt-controller/services (template.go, nodeselectorrenderer.go) and
 pkg/virt-controller/watch/migration/migration.go (createTargetPod); line by line in the order of that code. What the API
-server's default admission adds to the pod is added too. Read at v1.9.0, and seen equal to what v1.8.3 makes of 85 VMs
+server's default admission adds to the pod is added too. Read at v1.9.0, and seen equal to what v1.8.3 makes of 84 VMs
 (tests/controlplane/test_targets.py); releases differ in the CPU vendor's selector, see VENDOR_GUARD_BACKPORTS. Not
 foreseen, as they are alpha: CrossArchitectureVirtualization, and the anti-affinity of SCSI persistent reservations.
 """

@@ -21,7 +21,6 @@ GATES = (
     "HypervStrictCheck",
     "WorkloadEncryptionSEV",
     "WorkloadEncryptionTDX",
-    "VSOCK",
     "NUMA",
 )
 NODE_SELECTORS = {"pool": "vms"}
@@ -59,7 +58,6 @@ EPYC = {
 ROOM = {
     "hugepages-2Mi": "8Gi",
     "hugepages-1Gi": "8Gi",
-    "devices.kubevirt.io/vhost-vsock": "100",
     "devices.kubevirt.io/sev": "100",
     "devices.kubevirt.io/tdx": "100",
 }
@@ -260,7 +258,6 @@ def about_sizes() -> list[Make]:
             name="io-threads",
             domain=WHOLE | {"ioThreadsPolicy": "supplementalPool", "ioThreads": {"supplementalPoolThreadCount": 4}},
         ),
-        Make(name="socketed", domain={"devices": {"autoattachVSOCK": True}}),
         Make(name="silent", domain={"devices": {"autoattachSerialConsole": False, "autoattachGraphicsDevice": False}}),
         Make(name="disk", domain={"devices": disk}, spec={"volumes": claim}),
         Make(name="cloud", domain={"devices": disk}, spec={"volumes": cloud}),

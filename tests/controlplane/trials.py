@@ -119,12 +119,13 @@ class Watched:
     def migration(self, name: str) -> Object | None:
         return self._migrations.items.get(f"default/{name}")
 
-    def running(self) -> int:
-        """How many VMs run and may migrate."""
-        return sum(map(_runs, self._instances.items.values()))
+    def waiting(self, makes: Sequence[Make]) -> list[str]:
+        """VMs that do not run yet, or of which it is not known whether they may migrate, and what is said of them."""
+        found = {make.name: self._instances.items.get(f"default/{make.name}") for make in makes}
+        return [f"{name}: {(vmi or {}).get('status')}" for name, vmi in found.items() if not vmi or not _runs(vmi)]
 
-    async def until(self, look: Callable[[], T | None], what: str) -> T:
-        """What `look` finds, once it finds something."""
+    async def until(self, look: Callable[[], T | None], what: Callable[[], object]) -> T:
+        """What `look` finds, once it finds something; `what` says what is missing when that takes too long."""
         with anyio.move_on_after(SECONDS):
             while True:
                 change = self._change
@@ -132,7 +133,7 @@ class Watched:
                 if found:
                     return found
                 await change.wait()
-        raise AssertionError(f"not within {SECONDS} s: {what}")
+        raise AssertionError(f"not within {SECONDS} s: {what()}")
 
     def _changed(self, _: str) -> None:
         self._change.set()
@@ -168,7 +169,7 @@ async def set_up(plane: ControlPlane, watched: Watched, makes: Sequence[Make]) -
     async with anyio.create_task_group() as tasks:
         for make in makes:
             tasks.start_soon(start, make)
-    await watched.until(lambda: watched.running() == len(makes), "all VMs run")
+    await watched.until(lambda: not watched.waiting(makes), lambda: watched.waiting(makes))
     for node in other_nodes():
         await add_node(plane, node)
     for pod in guests():
@@ -203,9 +204,9 @@ async def stays(plane: ControlPlane, watched: Watched, vmi: str, towards: str) -
     """A migration to a node that will not take it: withdrawn once the scheduler has said so."""
     name = f"no-{vmi}"
     job = await _start(plane, name, vmi, towards)
-    pod = await watched.until(lambda: _judged(watched.target(job)), f"{vmi} is judged on {towards}")
+    pod = await _judged(watched, job)
     await plane.client().delete(f"{MIGRATIONS.format(namespace='default')}/{name}")
-    await watched.until(lambda: not watched.migration(name) and not watched.target(job), f"{name} is gone")
+    await watched.until(lambda: not (watched.migration(name) or watched.target(job)), lambda: watched.migration(name))
     return _trial(vmi, towards, watched.created[job], pod)
 
 
@@ -213,9 +214,9 @@ async def moves(plane: ControlPlane, watched: Watched, vmi: str, towards: str) -
     """A migration to a node that will take it, to its end."""
     name = f"yes-{vmi}"
     job = await _start(plane, name, vmi, towards)
-    pod = await watched.until(lambda: _judged(watched.target(job)), f"{vmi} is judged on {towards}")
-    if pod["spec"].get("nodeName"):
-        await watched.until(lambda: _phase(watched.migration(name)) == "Succeeded", f"{vmi} arrives on {towards}")
+    pod = await _judged(watched, job)
+    if _node(pod):
+        await watched.until(lambda: _phase(watched.migration(name)) == "Succeeded", lambda: watched.migration(name))
     return _trial(vmi, towards, watched.created[job], pod)
 
 
@@ -226,13 +227,22 @@ async def _start(plane: ControlPlane, name: str, vmi: str, towards: str) -> str:
     return str((await plane.client().create(MIGRATIONS.format(namespace="default"), made))["metadata"]["uid"])
 
 
+async def _judged(watched: Watched, job: str) -> Object:
+    """The target pod of a migration, once the scheduler has bound it or said why not."""
+
+    def judged() -> Object | None:
+        pod = watched.target(job)
+        return pod if pod and (_node(pod) or _refusal(pod)) else None
+
+    return await watched.until(judged, lambda: watched.target(job))
+
+
 def _trial(vmi: str, towards: str, created: Object, now: Object) -> Trial:
-    return Trial(vmi=vmi, towards=towards, pod=created, node=now["spec"].get("nodeName", ""), message=_refusal(now))
+    return Trial(vmi=vmi, towards=towards, pod=created, node=_node(now), message=_refusal(now))
 
 
-def _judged(pod: Object | None) -> Object | None:
-    """The pod, once the scheduler has bound it or said why not."""
-    return pod if pod and (pod["spec"].get("nodeName") or _refusal(pod)) else None
+def _node(pod: Object) -> str:
+    return str(pod["spec"].get("nodeName", ""))
 
 
 def _refusal(pod: Object) -> str:

@@ -56,6 +56,25 @@ def test_a_node_of_which_anything_is_unreadable_receives_nothing(change: dict[st
     assert found.set_aside[0].reason.startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("annotations", "heartbeat"),
+    [
+        ({}, None),
+        ({"kubevirt.io/heartbeat": "2033-05-18T03:33:20Z"}, 2_000_000_000.0),
+        ({"kubevirt.io/heartbeat": "yesterday"}, 0.0),
+        ({"kubevirt.io/heartbeat": ""}, 0.0),
+    ],
+)
+def test_a_heartbeat_is_read_beside_what_nodes_are_compared_by(
+    annotations: dict[str, str], heartbeat: float | None
+) -> None:
+    beating = decode_object("Node", text(node_json() | {"metadata": {"name": "n1", "annotations": annotations}}))
+    plain = decode_object("Node", text(node_json() | {"metadata": {"name": "n1"}}))
+    assert isinstance(beating, Node)
+    assert beating.heartbeat == heartbeat
+    assert beating == plain
+
+
 def test_volumes_claims_and_csi_nodes() -> None:
     zone = {"nodeSelectorTerms": [{"matchExpressions": [{"key": "zone", "operator": "In", "values": ["z1"]}]}]}
     volume = {

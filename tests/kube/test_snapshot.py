@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from builders import cluster, launcher, migration, node, pod, vmi
+from builders import NOW, cluster, launcher, migration, node, pod, vmi
 from kube.wires import DUMP
 
 from rebalancer.domain.snapshot import Snapshot
@@ -124,3 +124,25 @@ def test_a_pod_of_unknown_load_blurs_its_node_until_it_ends() -> None:
     assert len(snapshot.set_aside) == 1
     ended = build_snapshot({"Node": nodes, "Pod": [replace(blurred, phase="Failed")]})
     assert [found.capacity_known for found in ended.nodes.values()] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("heartbeat", "silent"),
+    [
+        (NOW, False),
+        (NOW - 299, False),
+        (NOW - 301, True),
+        (0.0, True),  # there is one, but it cannot be read
+        (None, False),  # KubeVirt, too, takes no word for no bad word
+    ],
+)
+def test_a_heartbeat_much_older_than_others_is_silence(heartbeat: float | None, silent: bool) -> None:
+    nodes = [node("n1", heartbeat=NOW), node("n2", heartbeat=heartbeat), node("n3"), node("n4", heartbeat=NOW + 30)]
+    for taken in (NOW, NOW - 9_999, NOW + 9_999):  # our clock may be wrong
+        snapshot = build_snapshot({"Node": nodes}, taken=taken)
+        assert [name for name, found in snapshot.nodes.items() if found.silent] == (["n2"] if silent else [])
+
+
+def test_one_clock_that_is_wrong_silences_nobody_else() -> None:
+    nodes = [node("n1", heartbeat=NOW), node("n2", heartbeat=NOW + 9_999), node("n3", heartbeat=NOW - 60)]
+    assert not any(found.silent for found in build_snapshot({"Node": nodes}).nodes.values())
