@@ -61,7 +61,6 @@ def size(snapshot: Snapshot) -> Json:
 def summary(report: Report | None) -> Json:
     """The last cycle in a few words and numbers: also what /api/v1/stream sends."""
     trouble = problem(report)
-    state = report.state if report is not None else State()
     return {
         "time": moment(report.time) if report is not None else None,
         "cycle": report.cycle if report is not None else 0,
@@ -74,14 +73,25 @@ def summary(report: Report | None) -> Json:
             "text": report.sentence.text if report is not None else trouble.what if trouble is not None else "",
         },
         "problem": {"what": trouble.what, "todo": trouble.todo} if trouble is not None else None,
-        "counts": {
-            "hotspots": len(state.hotspots),
-            "violations": len(state.violations),
-            "moves": len(report.plan.moves) if report is not None and report.plan is not None else 0,
-            "running": len(report.running) if report is not None else 0,
-            "held": len(report.held) if report is not None else 0,
-            "setAside": len(report.set_aside) if report is not None else 0,
-        },
+        "counts": {**_counts(report), "setAside": len(report.set_aside) if report is not None else 0},
+    }
+
+
+def judging(report: Report | None) -> bool:
+    """Whether a report has anything to say on the cluster: only who leads and sees all of it judges."""
+    return report is not None and report.leader and report.synced
+
+
+def _counts(report: Report | None) -> Json:
+    """How many of each; None where nobody has counted."""
+    if report is None or not judging(report):
+        return dict.fromkeys(("hotspots", "violations", "moves", "running", "held"))
+    return {
+        "hotspots": len(report.state.hotspots),
+        "violations": len(report.state.violations),
+        "moves": len(report.plan.moves) if report.plan is not None else 0,
+        "running": len(report.running),
+        "held": len(report.held),
     }
 
 

@@ -120,6 +120,9 @@ def test_a_replica_that_stands_by_shows_the_cluster_all_the_same(snapshot: Snaps
     standby = report("Standby", holder="rebalancer-1", synced=True)
     told = Outline(page(Picture(report=standby, snapshot=snapshot))).text
     assert "Not the leader" in told
+    assert "Hotspots –" in told
+    assert "This replica judges nothing: it is not the leader." in told
+    assert "No node is above its threshold" not in told
     assert "w-00 22 99.2 % above its threshold of 80.0 %" in told
 
 

@@ -57,6 +57,7 @@ def page(
             size=api.size(picture.snapshot),
             problem=problem(report),
             tone=tone(report),
+            judged=api.judging(report),
             nodes=rows.nodes(picture),
             changed=rows.changed(made) if made is not None else rows.NONE,
             warnings=_warnings(report, made),
@@ -125,7 +126,7 @@ def _environment() -> Environment:
         "duration": words.duration,
         "moment": words.moment,
         "resource": words.resource,
-        "number": lambda value: f"{value:,}",
+        "number": lambda value: "–" if value is None else f"{value:,}",
     }
     environment.globals |= {"count": words.count, "proof": proof, "span": span, "loads": loads}
     return environment
