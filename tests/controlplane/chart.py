@@ -28,13 +28,25 @@ def render(namespace: str = NAME, **settings: str) -> str:
 
     Everything in it is named after the namespace, so that releases can stand side by side.
     """
-    helm = find("helm")["helm"]
-    values = json.dumps({"settings": settings, "fullnameOverride": namespace})
-    where = ["--namespace", namespace, "--kube-version", KUBE_VERSION, "--values", "-"]
-    command = [str(helm), "template", NAME, str(CHART), *where]
-    done = subprocess.run(command, input=values, capture_output=True, text=True, check=False, timeout=60)
+    done = helm("template", {"settings": settings, "fullnameOverride": namespace}, namespace=namespace)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def helm(
+    command: str, values: Object, *, namespace: str = NAME, folder: Path = CHART
+) -> subprocess.CompletedProcess[str]:
+    """What Helm says to a command about a release of the chart with some values: template or lint."""
+    name = () if command == "lint" else (NAME,)
+    where = ["--namespace", namespace, "--kube-version", KUBE_VERSION, "--values", "-"]
+    return subprocess.run(
+        [str(find("helm")["helm"]), command, *name, str(folder), *where],
+        input=json.dumps(values),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
 
 
 def objects(rendered: str) -> list[Object]:

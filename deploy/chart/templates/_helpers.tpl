@@ -36,7 +36,21 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end }}
 
-{{/* The settings map as environment variables: nested keys are joined by "__", lists and maps at a leaf are JSON. */}}
+{{/* What depends on the daemon's own settings, with its defaults where they are not given. */}}
+{{- define "rebalancer.port" -}}
+{{- dig "http" "port" 8080 .Values.settings | int }}
+{{- end }}
+
+{{- define "rebalancer.leaseName" -}}
+{{- dig "lease" "name" "kubevirt-rebalancer" .Values.settings }}
+{{- end }}
+
+{{- define "rebalancer.leaseNamespace" -}}
+{{- dig "lease" "namespace" "" .Values.settings | default .Release.Namespace }}
+{{- end }}
+
+{{/* The settings map as environment variables: nested keys are joined by "__", lists are JSON. Numbers of a values file
+     are floats to Helm, and large ones would become 1e+06. */}}
 {{- define "rebalancer.env" -}}
 {{- $prefix := .prefix -}}
 {{- range $key, $value := .settings }}
@@ -45,7 +59,13 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- include "rebalancer.env" (dict "prefix" (printf "%s__" $name) "settings" $value) }}
 {{- else }}
 - name: {{ $name }}
-  value: {{ if kindIs "slice" $value }}{{ toJson $value | quote }}{{ else }}{{ toString $value | quote }}{{ end }}
+  {{- if kindIs "slice" $value }}
+  value: {{ toJson $value | quote }}
+  {{- else if and (kindIs "float64" $value) (eq (floor $value) $value) }}
+  value: {{ int64 $value | quote }}
+  {{- else }}
+  value: {{ toString $value | quote }}
+  {{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
