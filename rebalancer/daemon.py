@@ -218,7 +218,7 @@ def _assemble(params: DaemonParams, api: Api, runtime: Runtime, on_report: Calla
     )
     recorder = Recorder(api, clock, params.events, partial(_uid, cache)) if params.events is not None else None
     lag = LagMeter(clock.monotonic)
-    metrics = Metrics(lag=lambda: lag.longest_seconds)
+    metrics = Metrics(lag=lambda: lag.longest_seconds, requests=lambda: api.answers)
     last: list[Report] = []
 
     def publish(report: Report) -> None:

@@ -34,9 +34,13 @@ class Running:
     ours: bool = True
 
 
+RESULTS = ("Succeeded", "Failed", "Withdrawn", "Refused", "Lost")
+"""How a move can end (a metric label)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a move of ours ended: Succeeded, Failed, Withdrawn, Refused or Lost; `message` says why."""
+    """How a move of ours ended; `result` is one of RESULTS, `message` says why."""
 
     move: Move
     migration: str

@@ -6,6 +6,7 @@ environment's proxies and hides Retry-After.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -90,8 +91,13 @@ class _Request:
     listing: bool = False
     watching: bool = False
 
+    @property
+    def kind(self) -> str:
+        """The method, or WATCH."""
+        return "WATCH" if self.watching else self.method
+
     def __str__(self) -> str:
-        return f"{'WATCH' if self.watching else self.method} {self.path}"
+        return f"{self.kind} {self.path}"
 
     def permission(self) -> str:
         return permission(self.method, self.path, watching=self.watching, listing=self.listing)
@@ -105,6 +111,8 @@ class Api:
         self.params = params
         self._session: aiohttp.ClientSession | None = None
         self.requests = 0
+        self.answers: Counter[tuple[str, str]] = Counter()
+        """(method or WATCH, status) of every request, "none" where no answer came: metric labels."""
         self._time_limits = aiohttp.ClientTimeout(total=None, sock_connect=params.connect_seconds)
 
     @property
@@ -250,6 +258,7 @@ class Api:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         assert self._session is not None, "use the Api as an async context manager"
         self.requests += 1
+        answered = False
         headers = {"Content-Type": request.content_type} if request.body is not None else {}
         if authorization := await self.endpoint.credentials(fresh):
             headers["Authorization"] = authorization
@@ -265,10 +274,15 @@ class Api:
                 allow_redirects=False,
                 timeout=time_limits or self._time_limits,
             ) as response:
+                answered = True
+                self.answers[request.kind, str(response.status)] += 1
                 yield response
         except (aiohttp.ClientError, OSError) as error:
             # aiohttp's own time limits (connect, silence) are OSErrors too; ours comes as a cancellation.
             raise ApiError(f"{request}: {str(error) or type(error).__name__}") from error
+        finally:
+            if not answered:
+                self.answers[request.kind, "none"] += 1
 
     async def _read(self, response: aiohttp.ClientResponse, request: _Request) -> bytes:
         chunks: list[bytes] = []

@@ -7,30 +7,35 @@ Labels are bounded: nodes, resources, rule kinds, sentences, results and reasons
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from rebalancer import __version__
 from rebalancer.domain.plan import Plan
-from rebalancer.domain.report import SENTENCES, Report
+from rebalancer.domain.report import RESULTS, SENTENCES, Report
 from rebalancer.domain.resources import CPU, MEMORY
 from rebalancer.domain.verdict import KINDS
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PREFIX = "rebalancer_"
 
+Requests = Mapping[tuple[str, str], int]
+"""How many requests were answered, by method (or WATCH) and code; "none" where no answer came."""
+
 
 class Metrics(Collector):
     """`observe` every Report in order; `exposition` is what /metrics answers.
 
-    `lag` gives how late the event loop was at worst within the last minute, in seconds.
+    `lag` gives how late the event loop was at worst within the last minute, in seconds, `requests`
+    what was asked of the API server so far.
     """
 
-    def __init__(self, *, lag: Callable[[], float] = lambda: 0.0) -> None:
+    def __init__(self, *, lag: Callable[[], float] = lambda: 0.0, requests: Callable[[], Requests] = dict) -> None:
         self._lag = lag
+        self._requests = requests
         self._report: Report | None = None
         self._sentences: Counter[str] = Counter()
         self._results: Counter[str] = Counter()
@@ -41,6 +46,7 @@ class Metrics(Collector):
         self._seconds = 0.0
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
+        ProcessCollector(registry=self._registry)
 
     def observe(self, report: Report) -> None:
         """Take over a cycle's report: it replaces the last one, and what ended or began in it is counted."""
@@ -75,8 +81,10 @@ class Metrics(Collector):
         yield _counter("cycle_seconds", "Seconds that cycles took.", (), [((), self._seconds)])
         yield _counter("plans", "Plans made.", (), [((), self._plans)])
         yield _counter("migrations_started", "Migrations created.", (), [((), self._started)])
-        results = [((result,), float(number)) for result, number in sorted(self._results.items())]
+        results = [((result,), float(self._results[result])) for result in RESULTS]
         yield _counter("migrations_ended", "Migrations of ours that ended, by result.", ("result",), results)
+        requests = [(asked, float(number)) for asked, number in sorted(self._requests().items())]
+        yield _counter("api_requests", "Requests to the API server by answer.", ("method", "code"), requests)
 
 
 Samples = Iterable[tuple[tuple[str, ...], float]]
@@ -88,6 +96,9 @@ def _gauges(report: Report) -> Iterator[Metric]:
     yield _gauge("mode", "1 for the mode in force.", ("mode",), [((report.mode,), 1)])
     yield _gauge("cache_age_seconds", "Since the watches last told anything.", (), [((), report.cache_age_seconds)])
     yield _gauge("last_cycle_timestamp_seconds", "When the last cycle ended.", (), [((), report.time)])
+    last = [((kind,), float(kind == report.sentence.kind)) for kind in SENTENCES]
+    yield _gauge("cycle_sentence", "1 for what the last cycle ended in.", ("sentence",), last)
+    yield _gauge("last_cycle_seconds", "What the last cycle took.", (), [((), report.seconds)])
     yield from _state(report)
     counted = Counter("ours" if running.ours else "others" for running in report.running)
     owners = [((owner,), float(counted[owner])) for owner in ("ours", "others")]
@@ -113,6 +124,8 @@ def _state(report: Report) -> Iterator[Metric]:
     ]
     yield _gauge("node_reserved_ratio", "Requests over allocatable.", ("node", "resource"), reserved)
     yield _gauge("node_threshold_ratio", "Above it a node is a hotspot.", ("node", "resource"), limits)
+    vms = [((name,), float(load.vmis)) for name, load in nodes]
+    yield _gauge("node_vms", "VMs that run on a node.", ("node",), vms)
     hotspots = Counter(spot.resource for spot in report.state.hotspots)
     hot = [((kind,), float(hotspots[kind])) for kind in (CPU, MEMORY)]
     yield _gauge("hotspots", "Nodes above their threshold.", ("resource",), hot)
@@ -125,6 +138,8 @@ def _plan(report: Report, plan: Plan) -> Iterator[Metric]:
     done, running = len(report.done), sum(running.ours for running in report.running)
     states = {"done": done, "running": running, "waiting": max(0, len(plan.moves) - done - running)}
     yield _gauge("plan_moves", "Moves of the plan in force, by state.", ("state",), _by_label(states))
+    yield _gauge("plan_created_timestamp_seconds", "When the plan in force was made.", (), [((), plan.created)])
+    yield _gauge("plan_expected_seconds", "Until its last move has landed, unhindered.", (), [((), plan.quiet_seconds)])
     yield _gauge("plan_left", "Triggers that the plan cannot cure.", (), [((), len(plan.left))])
     yield _gauge("plan_bound_moves", "Proven least number of moves.", (), [((), plan.bound.moves)])
     yield _gauge("plan_gap_ratio", "Cost above the proven bound, over cost.", (), [((), plan.bound.gap)])

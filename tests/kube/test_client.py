@@ -87,14 +87,15 @@ def test_an_answer_larger_than_any_api_server_gives_is_not_read_to_its_end() -> 
     "fault", [Hang(), Reset(), Refuse(code=502, html=True)], ids=lambda fault: type(fault).__name__
 )
 def test_a_write_without_an_answer_is_an_error_within_its_time_limit(fault: Hang | Reset | Refuse) -> None:
-    async def scenario(served: Served) -> float:
+    async def scenario(served: Served) -> tuple[float, dict[tuple[str, str], int]]:
         begun = monotonic()
         with pytest.raises(ApiError):
             await served.api.create(NODES, {"metadata": {"name": "n"}}, timeout_seconds=2.5)
-        return monotonic() - begun
+        return monotonic() - begun, dict(served.api.answers)
 
     faults = Script([Rule(fault=fault, matches=lambda entry: entry.method == "POST", times=9)])
-    seconds = serve(scenario, faults)
+    seconds, answers = serve(scenario, faults)
+    assert answers == {("POST", "502" if isinstance(fault, Refuse) else "none"): 1}
     assert seconds == pytest.approx(2.5 if isinstance(fault, Hang) else 0.0, abs=0.01)
 
 

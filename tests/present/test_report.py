@@ -120,7 +120,14 @@ def test_metrics_before_the_first_cycle() -> None:
     found = samples(Metrics())
     assert found["build_info", "0.1.0"] == 1
     assert found["cycles_total", "Balanced"] == 0
+    assert found["migrations_ended_total", "Failed"] == 0
+    assert found["process_resident_memory_bytes",] > 0
     assert ("leader",) not in found
+
+
+def test_requests_are_counted_by_what_they_were_answered() -> None:
+    found = samples(Metrics(requests=lambda: {("GET", "200"): 3, ("WATCH", "none"): 1}))
+    assert (found["api_requests_total", "200", "GET"], found["api_requests_total", "none", "WATCH"]) == (3, 1)
 
 
 def test_metrics_of_a_cycle(report: Report, plan: Plan) -> None:
@@ -147,6 +154,8 @@ def test_metrics_of_a_cycle(report: Report, plan: Plan) -> None:
     assert found["solver_stage_seconds", "violations"] == 0.25
     assert (found["cycles_total", "Planned"], found["plans_total",]) == (1, 1)
     assert found["migrations_started_total",] == 1
+    assert (found["cycle_sentence", "Planned"], found["cycle_sentence", "Stuck"]) == (1, 0)
+    assert found["plan_created_timestamp_seconds",] == plan.created
 
 
 def test_an_outcome_counts_once_however_long_it_is_reported(report: Report, plan: Plan) -> None:
