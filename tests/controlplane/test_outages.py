@@ -12,6 +12,7 @@ from controlplane.daemon import ACTIVE, USER, command, daemon
 from controlplane.harness import PROGRAMS, ControlPlane
 from controlplane.objects import vmi
 from controlplane.scene import Scene, enter, leave, live_nodes
+from controlplane.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.controlplane]
 
@@ -21,7 +22,7 @@ LEASE_SECONDS = 13
 # Not we are slow to recover: virt-controller and the scheduler wait between their attempts.
 RECOVERY_SECONDS = 180
 # Each VM is copied for seconds, so that there is a middle of the wave.
-LARGE = "4Gi"
+LARGE = "8Gi"
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +46,20 @@ async def places(scene: Scene) -> list[str]:
     return [await scene.place(f"vm-{number}") for number in range(4)]
 
 
+async def copying(scene: Scene) -> None:
+    """Waits until the migrations under way copy memory.
+
+    An API server that has just started refuses everybody for some seconds; where that hits virt-controller on its way
+    to a target pod, it waits five minutes for the pod that it could not create.
+    """
+    await until(scene.migrations, lambda found: all(one.get("status", {}).get("phase") == "Running" for one in found))
+
+
 async def test_an_api_server_that_crashes_in_mid_wave_changes_nothing_about_the_end(scene: Scene) -> None:
     await scene.retire("o0")
     async with daemon(scene.plane, ACTIVE) as ours:
         await ours.says("Started", "started 2 migrations")
+        await copying(scene)
         await scene.plane.restart_apiserver(crash=True, pause_seconds=1)
         await ours.says("Finished", "4 migrations done", "0 broken rules left", seconds=RECOVERY_SECONDS)
     assert "o0" not in await places(scene)
@@ -61,6 +72,7 @@ async def test_an_outage_longer_than_the_lease_and_a_history_that_is_gone(scene:
     await scene.retire("o0")
     async with daemon(scene.plane, ACTIVE) as ours:
         await ours.says("Started", "started 2 migrations")
+        await copying(scene)
         before = await _lists(scene)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(scene.plane.restart_apiserver, crash=True, pause_seconds=LEASE_SECONDS))
