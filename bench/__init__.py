@@ -1,0 +1,1 @@
+"""Measurements: one command for each table of RESULTS.md."""
