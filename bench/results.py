@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
-HEADING = (
+HEADING = "# Results\n\nEach section was printed by the command that it names, on the machine and commit it names.\n"
     "# Results\n\nEach section was printed by the command that it names, on the machine and commit that it names.\n"
 )
 
