@@ -180,8 +180,13 @@ class NodeSelector:
         return any(term.matches(labels, name) for term in self.terms)
 
 
-def node_selector_term(expressions: Iterable[Expression], fields: Iterable[Expression] = ()) -> NodeSelectorTerm:
-    """A checked term. Raises SelectorError with the path inside the term."""
+def node_selector_term(
+    expressions: Iterable[Expression], fields: Iterable[Expression] = (), *, preferred: bool = False
+) -> NodeSelectorTerm:
+    """A checked term. Raises SelectorError with the path inside the term.
+
+    In preferred terms the API server lets values pass that no label can have.
+    """
     match_expressions = tuple(
         Requirement(key=key, operator=op, values=tuple(values)) for key, op, values in expressions
     )
@@ -189,6 +194,8 @@ def node_selector_term(expressions: Iterable[Expression], fields: Iterable[Expre
     for index, requirement in enumerate(match_expressions):
         # The API server lets a single value that is no integer pass with Gt and Lt; the scheduler never matches it.
         comparable = requirement.operator not in (GREATER_THAN, LESS_THAN) or len(requirement.values) != 1
+        if preferred and requirement.problem.startswith("values["):
+            continue
         if requirement.problem and (comparable or not requirement.problem.startswith("values:")):
             raise SelectorError(f"matchExpressions[{index}].{requirement.problem}")
     for index, requirement in enumerate(match_fields):

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-from rebalancer.domain.frozen import EMPTY, FrozenMap
+from rebalancer.domain.frozen import FrozenMap
 from rebalancer.domain.pod import NO_AFFINITY, Affinity, PodAffinityTerm, Toleration, TopologySpreadConstraint
 from rebalancer.domain.selectors import (
     Expression,
@@ -47,7 +47,13 @@ _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 @lru_cache(maxsize=_DISTINCT)
 def node_selector_map(text: bytes) -> FrozenMap[str, str]:
     """spec.nodeSelector, its JSON or b"" for none."""
-    return labels(_selector_decoder.decode(text)) if text else EMPTY
+    found = (_selector_decoder.decode(text) if text else None) or {}
+    for key, value in found.items():
+        if not is_label_key(key):
+            raise UnreadableError(f": {key[:80]!r} is not a label key")
+        if not is_label_value(value):
+            raise UnreadableError(f": {value[:80]!r} is not a label value")
+    return labels(found)
 
 
 @lru_cache(maxsize=_DISTINCT)
@@ -95,16 +101,18 @@ def node_selector(found: wire.NodeSelector) -> NodeSelector:
         return NodeSelector(terms=_each(found.node_selector_terms, _node_term))
 
 
-def _node_term(found: wire.NodeSelectorTerm) -> NodeSelectorTerm:
+def _node_term(found: wire.NodeSelectorTerm, *, preferred: bool = False) -> NodeSelectorTerm:
+    expressions, match_fields = _expressions(found.match_expressions), _expressions(found.match_fields)
     try:
-        return node_selector_term(_expressions(found.match_expressions), _expressions(found.match_fields))
+        return node_selector_term(expressions, match_fields, preferred=preferred)
     except SelectorError as error:
         raise UnreadableError(str(error)) from None
 
 
 def _preferred_node_term(found: wire.PreferredNodeTerm) -> tuple[int, NodeSelectorTerm]:
+    weight = _weight(found.weight)
     with inside("preference"):
-        return _weight(found.weight), _node_term(found.preference)
+        return weight, _node_term(found.preference, preferred=True)
 
 
 def _pod_terms(
@@ -136,8 +144,9 @@ def _pod_term(found: wire.PodAffinityTerm) -> PodAffinityTerm:
         namespace_selector = _selector(found.namespace_selector)
     match_keys = _label_keys("matchLabelKeys", found.match_label_keys, selector)
     mismatch_keys = _label_keys("mismatchLabelKeys", found.mismatch_label_keys, selector)
-    if set(match_keys) & set(mismatch_keys):
-        raise UnreadableError("matchLabelKeys: must not share a key with mismatchLabelKeys")
+    for index, key in enumerate(match_keys):
+        if key in mismatch_keys:
+            raise UnreadableError(f"matchLabelKeys[{index}]: {key!r} is one of mismatchLabelKeys too")
     return PodAffinityTerm(
         selector=selector,
         topology_key=found.topology_key,
@@ -171,6 +180,8 @@ def _toleration(found: wire.Toleration) -> Toleration:
         raise UnreadableError(f"operator: {operator[:80]!r} is not a toleration operator")
     if effect not in ("", "NoSchedule", "PreferNoSchedule", "NoExecute"):
         raise UnreadableError(f"effect: {effect[:80]!r} is not a taint effect")
+    if found.toleration_seconds is not None and effect != "NoExecute":
+        raise UnreadableError("effect: must be NoExecute where tolerationSeconds is set")
     return Toleration(key=key, operator=operator, value=value, effect=effect)
 
 
@@ -178,8 +189,10 @@ def _toleration(found: wire.Toleration) -> Toleration:
 def spread(text: bytes) -> tuple[TopologySpreadConstraint, ...]:
     """spec.topologySpreadConstraints, its JSON or b"" for none."""
     result = _each(_spread_decoder.decode(text) if text else None, _spread_constraint)
-    if len({(constraint.topology_key, constraint.when_unsatisfiable) for constraint in result}) < len(result):
-        raise UnreadableError(": two constraints have the same topologyKey and whenUnsatisfiable")
+    kinds = [(constraint.topology_key, constraint.when_unsatisfiable) for constraint in result]
+    for index, kind in enumerate(kinds):
+        if kind in kinds[index + 1 :]:
+            raise UnreadableError(f"[{index}].{{topologyKey, whenUnsatisfiable}}: another constraint has the same")
     return result
 
 
@@ -194,10 +207,8 @@ def _spread_constraint(found: wire.TopologySpreadConstraint) -> TopologySpreadCo
             raise UnreadableError("minDomains: must be greater than 0")
         if found.when_unsatisfiable != "DoNotSchedule":
             raise UnreadableError("minDomains: can only be set when whenUnsatisfiable is DoNotSchedule")
-    affinity_policy, taints_policy = found.node_affinity_policy or "Honor", found.node_taints_policy or "Ignore"
-    for name, policy in (("nodeAffinityPolicy", affinity_policy), ("nodeTaintsPolicy", taints_policy)):
-        if policy not in ("Honor", "Ignore"):
-            raise UnreadableError(f"{name}: {policy[:80]!r} is not Honor or Ignore")
+    affinity_policy = _policy("nodeAffinityPolicy", found.node_affinity_policy, "Honor")
+    taints_policy = _policy("nodeTaintsPolicy", found.node_taints_policy, "Ignore")
     with inside("labelSelector"):
         selector = _selector(found.label_selector)
     return TopologySpreadConstraint(
@@ -210,6 +221,41 @@ def _spread_constraint(found: wire.TopologySpreadConstraint) -> TopologySpreadCo
         node_taints_policy=taints_policy,
         match_label_keys=_label_keys("matchLabelKeys", found.match_label_keys, selector),
     )
+
+
+def _policy(path: str, given: str | None, default: str) -> str:
+    policy = default if given is None else given
+    if policy not in ("Honor", "Ignore"):
+        raise UnreadableError(f"{path}: {policy[:80]!r} is not Honor or Ignore")
+    return policy
+
+
+def check_unmerged(terms: Affinity, constraints: tuple[TopologySpreadConstraint, ...]) -> None:
+    """What the API server refuses when it merges matchLabelKeys into the selectors of a pod that is made from a spec.
+
+    Stored pods are merged already, so in them a key does stand in both.
+    """
+    sides = (
+        ("podAffinity", terms.pod_required, terms.pod_preferred),
+        ("podAntiAffinity", terms.anti_required, terms.anti_preferred),
+    )
+    for side, required, preferred in sides:
+        for index, term in enumerate(required):
+            with inside(f"affinity.{side}.requiredDuringSchedulingIgnoredDuringExecution[{index}]"):
+                _check_keys(term.match_label_keys, term.selector)
+        for index, (_, term) in enumerate(preferred):
+            with inside(f"affinity.{side}.preferredDuringSchedulingIgnoredDuringExecution[{index}].podAffinityTerm"):
+                _check_keys(term.match_label_keys, term.selector)
+    for index, constraint in enumerate(constraints):
+        with inside(f"topologySpreadConstraints[{index}]"):
+            _check_keys(constraint.match_label_keys, constraint.selector)
+
+
+def _check_keys(keys: tuple[str, ...], selector: LabelSelector | None) -> None:
+    taken = {requirement.key for requirement in selector.requirements} if selector is not None else set()
+    for index, key in enumerate(keys):
+        if (key in taken or key in keys[:index]) and key not in keys[index + 1 :]:
+            raise UnreadableError(f"matchLabelKeys[{index}]: {key!r} stands in labelSelector or there again")
 
 
 def _check_topology_key(key: str) -> None:

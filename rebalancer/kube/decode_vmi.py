@@ -88,6 +88,7 @@ def _spec(found: wire_vmi.VMISpec) -> VMISpec:
         tolerations = decode_terms.tolerations(bytes(found.tolerations))
     with inside("topologySpreadConstraints"):
         spread = decode_terms.spread(bytes(found.topology_spread_constraints))
+    decode_terms.check_unmerged(affinity, spread)
     with inside("domain"):
         requests, limits = _resources(domain)
         guest_memory_bytes = _guest_memory(memory, requests, limits)

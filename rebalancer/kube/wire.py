@@ -122,6 +122,7 @@ class Toleration(Wire):
     operator: str | None = None
     value: str | None = None
     effect: str | None = None
+    toleration_seconds: int | None = None
 
 
 class TopologySpreadConstraint(Wire):

@@ -42,7 +42,7 @@ MALFORMED = [
     (anti(labelSelector=None, matchLabelKeys=["a"]), f"{_PODS}.matchLabelKeys: must not be set without labelSelector"),
     (
         anti(matchLabelKeys=["v"], mismatchLabelKeys=["v"]),
-        f"{_PODS}.matchLabelKeys: must not share a key with mismatchLabelKeys",
+        f"{_PODS}.matchLabelKeys[0]: 'v' is one of mismatchLabelKeys too",
     ),
     (
         anti(labelSelector={"matchExpressions": [{"key": "a", "operator": "Near"}]}),
@@ -81,6 +81,13 @@ MALFORMED = [
         {"tolerations": [{"key": "a", "operator": "Gt", "value": "x"}]},
         "spec.tolerations[0].value: must be an integer when operator is Gt",
     ),
+    (
+        {"tolerations": [{"key": "a", "operator": "Exists", "tolerationSeconds": 5}]},
+        "spec.tolerations[0].effect: must be NoExecute where tolerationSeconds is set",
+    ),
+    ({"nodeSelector": {"a b": "c"}}, "spec.nodeSelector: 'a b' is not a label key"),
+    ({"nodeSelector": {"a": "b c"}}, "spec.nodeSelector: 'b c' is not a label value"),
+    (spread(nodeAffinityPolicy=""), f"{_SPREADS}[0].nodeAffinityPolicy: '' is not Honor or Ignore"),
     (spread(maxSkew=0), f"{_SPREADS}[0].maxSkew: must be greater than 0"),
     (spread(topologyKey=""), f"{_SPREADS}[0].topologyKey: must not be empty"),
     (spread(whenUnsatisfiable="Maybe"), f"{_SPREADS}[0].whenUnsatisfiable: 'Maybe' is neither of its two values"),
@@ -88,7 +95,7 @@ MALFORMED = [
     (spread(nodeTaintsPolicy="No"), f"{_SPREADS}[0].nodeTaintsPolicy: 'No' is not Honor or Ignore"),
     (
         {"topologySpreadConstraints": [_SPREAD, _SPREAD]},
-        f"{_SPREADS}: two constraints have the same topologyKey and whenUnsatisfiable",
+        f"{_SPREADS}[0].{{topologyKey, whenUnsatisfiable}}: another constraint has the same",
     ),
 ]
 
@@ -109,6 +116,14 @@ def test_a_malformed_term_sets_the_object_aside_and_names_the_field(spec: dict[s
     vmis = page("VirtualMachineInstance", vmi_json(spec), vmi_json())
     assert len(vmis.items) == 1
     assert [entry.reason for entry in vmis.set_aside] == [message]
+
+
+def test_a_key_that_is_merged_twice_is_refused_of_what_pods_are_made_from() -> None:
+    """A stored pod has its matchLabelKeys in both places."""
+    spec = anti(matchLabelKeys=["a"])
+    assert page("Pod", pod_json({**spec, "containers": [container("1")]})).set_aside == ()
+    (entry,) = page("VirtualMachineInstance", vmi_json(spec)).set_aside
+    assert entry.reason == f"{_PODS}.matchLabelKeys[0]: 'a' stands in labelSelector or there again"
 
 
 @pytest.mark.parametrize(
