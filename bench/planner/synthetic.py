@@ -44,12 +44,14 @@ LABELS = {
 class Shape:
     """What a cluster is made of. Shares are of VMs, or of nodes for `tainted` and `gold`.
 
-    `spread` is the standard deviation of the nodes' loads; `plain` leaves out rules, faults and differences of nodes.
+    `spread` is the standard deviation of the nodes' loads; `crowded` nodes are filled to between 84 and 98 %; `plain`
+    leaves out rules, faults and differences of nodes.
     """
 
     nodes: int
     mean: float
     spread: float
+    crowded: float = 0.0
     plain: bool = False
     grouped: float = 0.10
     broken: float = 0.01
@@ -65,7 +67,7 @@ class Shape:
 
     @classmethod
     def tight(cls, nodes: int, *, plain: bool = False) -> Shape:
-        return cls(nodes=nodes, mean=0.785, spread=0.02, plain=plain)
+        return cls(nodes=nodes, mean=0.78, spread=0.015, crowded=0.065, plain=plain)
 
 
 def cluster(shape: Shape, seed: int) -> Snapshot:
@@ -122,6 +124,8 @@ class _Builder:
         )
         self.by_node[name] = []
         wanted = cpu * min(0.985, max(0.2, chance.gauss(shape.mean, shape.spread)))
+        if chance.random() < shape.crowded:
+            wanted = cpu * chance.uniform(0.84, 0.98)
         used, filled = 0, 0
         while True:
             flavour = chance.choices(range(len(FLAVOURS)), SHARES)[0]

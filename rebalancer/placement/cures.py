@@ -154,7 +154,7 @@ class _Clinic:
             found = thinnings(rule, self.problem, self.mobile)
             for node, thinning in found:
                 self.groups.setdefault(node, []).append(thinning)
-            if not found:
+            if not found and self._curable(rule):
                 self.wide.append(tuple(item for item, _, _ in rule.members))
         for number in index.sick_attractions:
             attraction = self.problem.attractions[number]
@@ -162,6 +162,14 @@ class _Clinic:
         for number in index.sick_spreads:
             spread = self.problem.spreads[number]
             self.wide.append((*spread.holders.tolist(), *spread.matched.tolist()))
+
+    def _curable(self, rule: Exclusion) -> bool:
+        """Whether there are conflicts that are not only between those who must stay."""
+        problem = self.problem
+        degrees = rule.degrees(problem.home, rule.counts(problem.home))
+        broken = sum(degree for item, degree in degrees if problem.judged[item])
+        stays: Bools = np.logical_not(np.array(self.mobile, dtype=bool))
+        return broken > _stuck_together(rule, problem, stays)
 
     def sick(self) -> list[int]:
         problem = self.problem

@@ -29,8 +29,12 @@ FRUITLESS = 3
 """Rounds over all debts without any gain after which the search gives up."""
 
 
-def improve(state: Assignment, diagnosis: Diagnosis, work: float, stop: Stop, seed: int) -> Assignment:
-    """The best placement found by repairing debts, one neighbourhood after another."""
+def improve(state: Assignment, diagnosis: Diagnosis, enough: int, limits: tuple[Stop, float, int]) -> Assignment:
+    """The best placement found by repairing debts, one neighbourhood after another, until it costs `enough` or less.
+
+    `limits` are the stop, the deterministic work (about seconds) and the seed.
+    """
+    stop, work, seed = limits
     chance = random.Random(seed)
     best, reached = state, values(state)
     fruitless = 0
@@ -40,8 +44,8 @@ def improve(state: Assignment, diagnosis: Diagnosis, work: float, stop: Stop, se
         if not debts:
             break
         for node in debts:
-            if work <= 0 or stop:
-                break
+            if work <= 0 or stop or (_cure(reached) <= diagnosis.floors and reached.cost <= enough):
+                return best
             free = _neighbourhood(best, node, chance, wide=fruitless)
             if not free:
                 continue

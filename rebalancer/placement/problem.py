@@ -25,6 +25,8 @@ class Problem:
     judged[I]       whether rules between items that this one breaks count at all
     misplaced[I]    how many rules the item breaks by itself where it is (node affinity, taints) that are to be cured
     taste[I]        row of preference[P, N]: how well each node suits the item; larger is better
+    bystanders[B, R + 1]  demand and cost of each kind of movable VM that is no item here; they stay, but bounds of
+                    the whole cluster's plans must not forget that they need not
     start[N, R]     the load at the start; ceiling[N, R] the load up to which a node may receive
     """
 
@@ -47,6 +49,7 @@ class Problem:
     exclusions: tuple[Exclusion, ...] = ()
     attractions: tuple[Attraction, ...] = ()
     spreads: tuple[Spread, ...] = ()
+    bystanders: Ints = field(default_factory=lambda: np.zeros((0, 3), dtype=np.int64))
     start: Ints = field(init=False)
     ceiling: Ints = field(init=False)
 

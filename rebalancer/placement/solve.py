@@ -17,6 +17,7 @@ from rebalancer.placement.model import STAGES as MODEL_STAGES
 from rebalancer.placement.model import Model, Result
 from rebalancer.placement.objective import Values, least_tastes, values
 from rebalancer.placement.polish import polish
+from rebalancer.placement.prices import NEAR, price_bound
 from rebalancer.placement.problem import Problem
 from rebalancer.placement.stop import Stop
 
@@ -96,7 +97,10 @@ class _Search:
         if not self.proven() and not self.stop:
             self._whole()
         if not self.proven() and not self.stop:
-            self.offer(improve(self.best, self.diagnosis, SEARCH * self.stop.seconds, self.stop, self.seed))
+            self._price()
+            self.offer(
+                improve(self.best, self.diagnosis, self._near(), (self.stop, SEARCH * self.stop.seconds, self.seed))
+            )
         polish(self.best)
         self.reached = values(self.best)
         return self._solution()
@@ -127,6 +131,16 @@ class _Search:
     def _at_first_floors(self) -> bool:
         """Whether that is even what the nodes looked at one by one come down to."""
         return all(value <= floor for value, floor in zip(self._cures(), self.diagnosis.floors, strict=True))
+
+    def _price(self) -> None:
+        """The bound that knows what room costs, where the nodes' own cures say too little."""
+        if self._at_first_floors() and self.bound() < self.reached.cost:
+            bound = price_bound(self.index, self.diagnosis, self.reached.cost, self.stop)
+            self.cost_bound = max(self.bound(), bound)
+
+    def _near(self) -> int:
+        """The cost at which the search may rest."""
+        return int(self.bound() * (1 + NEAR))
 
     def _whole(self) -> None:
         """Small problems at once, with proof."""

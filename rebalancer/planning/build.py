@@ -117,6 +117,20 @@ def neighbourhood(picture: Picture) -> frozenset[str]:
     return frozenset(key for key in chosen if key in picture.settled.active_pods)
 
 
+ROOMY = 150
+"""Nodes whose VMs may make way for others, where a plan without that is not good enough."""
+
+
+def wider(picture: Picture, built: Built, chosen: Collection[str]) -> frozenset[str]:
+    """The chosen VMs, and those on the nodes with most room, where the least has to make way for a large VM."""
+    problem = built.problem
+    open_to_some = set(np.flatnonzero(problem.allowed.any(axis=0)).tolist())
+    room = (problem.ceiling - problem.start)[:, : problem.counted].min(axis=1)
+    order = [node for node in np.lexsort((np.arange(problem.nodes), -room)).tolist() if node in open_to_some]
+    roomy = {built.nodes[node] for node in order[:ROOMY]}
+    return frozenset(chosen) | {key for key, pod in picture.settled.active_pods.items() if pod.node in roomy}
+
+
 def build(picture: Picture, chosen: Collection[str]) -> Built:
     """The problem in which the chosen VMs are items and everything else stands still."""
     snapshot, settled = picture.snapshot, picture.settled
@@ -167,8 +181,23 @@ def build(picture: Picture, chosen: Collection[str]) -> Built:
         exclusions=between.exclusions(),
         attractions=between.attractions(),
         spreads=between.spreads(),
+        bystanders=_bystanders(picture, chosen, names),
     )
     return Built(problem=problem, vmis=keys, nodes=nodes)
+
+
+def _bystanders(picture: Picture, chosen: Collection[str], names: tuple[str, ...]) -> Ints:
+    """What the VMs that are no items ask for and what it would cost to move them, each kind once."""
+    vmis, inside = picture.snapshot.vmis, frozenset(chosen)
+    kinds: dict[tuple[int, int], tuple[int, ...]] = {}
+    for key, pod in picture.settled.active_pods.items():
+        if key not in inside:
+            vmi = vmis[key]
+            kind = (id(pod.spec), id(vmi.spec))
+            if kind not in kinds:
+                cost = migration_cost(vmi, pod, picture.params)
+                kinds[kind] = (*_amounts(pod.spec.requests, names, 1), cost)
+    return np.array(sorted(set(kinds.values())), dtype=np.int64).reshape(-1, len(names) + 1)
 
 
 def _resources(params: PolicyParams, requests: list[Resources]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from rebalancer.domain.verdict import Trigger
 from rebalancer.placement.index import Index
 from rebalancer.placement.solve import UNCHANGED, Solution, solve
 from rebalancer.placement.stop import Stop
-from rebalancer.planning.build import Built, Picture, build, neighbourhood
+from rebalancer.planning.build import Built, Picture, build, neighbourhood, wider
 from rebalancer.planning.params import PlanningParams
 from rebalancer.planning.reasons import Reasons, left_over
 from rebalancer.planning.waves import Order, Step, order, quiet_seconds, seconds
@@ -30,6 +30,8 @@ WHOLE = 3_000
 """VMs up to which all are items of the problem; in larger clusters only those that are likely to move."""
 
 
+GOOD = 0.001
+"""The gap up to which VMs on nodes that nothing is wrong with are left out of account in large clusters."""
 RETRIES = 2
 """New searches when some moves find no safe order: without those who got stuck."""
 
@@ -83,8 +85,15 @@ class _Planner:
         if not self.picture.triggers:
             return self._finished(None, Bound(moves=0, cost=0, gap=0.0, proven=True), UNCHANGED, ())
         active = self.picture.settled.active_pods
-        built = build(self.picture, active if len(active) <= WHOLE else neighbourhood(self.picture))
+        small = len(active) <= WHOLE
+        chosen = frozenset(active) if small else neighbourhood(self.picture)
+        built = build(self.picture, chosen)
         attempt = self._attempt(built)
+        if not small and attempt.solution.gap > GOOD and not self.stop:
+            roomier = build(self.picture, wider(self.picture, built, chosen))
+            second = self._attempt(roomier)
+            if second.score < attempt.score:
+                built, attempt = roomier, second
         best, first = attempt, True
         for _ in range(RETRIES):
             if attempt.whole or self.stop:
