@@ -12,8 +12,6 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 HEADING = "# Results\n\nEach section was printed by the command that it names, on the machine and commit it names.\n"
-    "# Results\n\nEach section was printed by the command that it names, on the machine and commit that it names.\n"
-)
 
 
 def publish(title: str, command: str, text: str, *, path: Path = RESULTS) -> None:
