@@ -46,8 +46,16 @@ DIFFERENCES = (
         chance=True,
     ),
     Difference(
-        where="vm-stopped-in-transfer: Migration move: [tfm]*",
-        why="whether the migration has ended, with its finalizer and its copy of the state, when its VM goes",
+        where="*: VirtualMachineInstanceMigration *: events",
+        key="FailedDelete",
+        why="virt-controller deletes the target pod of a migration that is called back, and before it has heard that "
+        "the pod is gone sometimes again",
+        chance=True,
+    ),
+    Difference(
+        where="vm-stopped*: Migration move: [tfm]*",
+        why="whether the migration has ended, with its finalizer and its copy of the state, when its VM goes; where it "
+        "has its finalizer still, KubeVirt 1.8 now and then leaves it there for ever, failed",
         chance=True,
     ),
     Difference(

@@ -109,7 +109,6 @@ async def _vm_stopped(stage: Stage) -> None:
     await stage.target("vm", lambda pod: bool(pod["spec"].get("nodeName")))
     await stage.delete("VMI", "vm")
     await stage.gone("VMI", "vm")
-    await stage.gone("Migration", "move")
 
 
 async def _vm_stopped_in_transfer(stage: Stage) -> None:
@@ -118,7 +117,6 @@ async def _vm_stopped_in_transfer(stage: Stage) -> None:
     await stage.phase("move", "Running")
     await stage.delete("VMI", "vm")
     await stage.gone("VMI", "vm")
-    await stage.gone("Migration", "move")
 
 
 async def _two_for_one(stage: Stage) -> None:
