@@ -17,7 +17,7 @@ from controlplane.daemon import ACTIVE, DRY_RUN, USER, command, daemon
 from controlplane.harness import ControlPlane
 from controlplane.kubeclient import Object
 from controlplane.nodes import QUICK, node_plane
-from controlplane.startstate import INSTANCES, RecordedMishaps, load_recording, rebuild
+from controlplane.startstate import FIRST_OPEN, INSTANCES, RecordedMishaps, load_recording, rebuild
 from controlplane.waiting import until
 from controlplane.witness import Witness, witness
 
@@ -68,6 +68,28 @@ async def places(plane: ControlPlane) -> dict[str, str]:
     """Where each VM runs."""
     vmis = await plane.client().items(INSTANCES)
     return {f"{vmi['metadata']['namespace']}/{vmi['metadata']['name']}": vmi["status"]["nodeName"] for vmi in vmis}
+
+
+async def test_the_start_state_is_crowded_and_breaks_its_rules(crowded: ControlPlane) -> None:
+    vmis = await crowded.client().items(INSTANCES)
+    assert {vmi["status"]["phase"] for vmi in vmis} == {"Running"}
+    assert len(vmis) == 130
+    on = Counter(vmi["status"]["nodeName"] for vmi in vmis)
+    assert sum(on[name] for name in FIRST_OPEN) > 115
+
+    immovable = {
+        vmi["metadata"]["name"]
+        for vmi in vmis
+        for condition in vmi["status"]["conditions"]
+        if condition["type"] == "LiveMigratable" and condition["status"] == "False"
+    }
+    assert immovable == {name.partition("/")[2] for name in IMMOVABLE}
+    assert sum("podAntiAffinity" in vmi["spec"].get("affinity", {}) for vmi in vmis) == 12
+
+    nodes = {node["metadata"]["name"]: node for node in await crowded.client().items("/api/v1/nodes")}
+    assert "tier" not in nodes["w-01"]["metadata"]["labels"]
+    assert [taint["key"] for taint in nodes["w-03"]["spec"]["taints"]] == ["reserved"]
+    assert nodes["w-11"]["spec"]["unschedulable"] is True
 
 
 async def test_dry_run_says_its_plan_and_writes_nothing_but_its_lease_and_events(crowded: ControlPlane) -> None:
