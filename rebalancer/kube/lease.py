@@ -180,7 +180,7 @@ class Elector:
     def _observe(self, answer: Answer) -> _Seen:
         try:
             lease = _DECODER.decode(answer.body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ApiError(f"the lease cannot be read: {error}") from error
         seen = _Seen(spec=lease.spec, resource_version=lease.metadata.resource_version, at=self._around.monotonic())
         if self._seen is not None and self._seen.spec == seen.spec:

@@ -40,6 +40,10 @@ class ApiError(KubeError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class LineError(ApiError):
+    """A watch sends a line too long to be taken in; asking for it again would bring it again."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """A 2xx answer with its JSON body, undecoded."""

@@ -2,11 +2,16 @@
 
 Source: k8s.io/client-go tools/cache/reflector.go. A watch that ends is watched again from where it was; only an
 expired resourceVersion or an unreadable line costs a new list. An object that is absent from a new list was deleted.
+
+A list is asked for as the beginning of a watch where the server can do that (WatchList, since Kubernetes 1.32), which
+spares it whole pages in memory; where it cannot, or where that fails, in pages.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,9 +19,24 @@ import anyio
 
 from rebalancer.domain.snapshot import SetAside
 from rebalancer.kube.decode import DecodeError, Kind, WatchEvent, decode_event, decode_list
-from rebalancer.kube.outcome import EXPIRED, FORBIDDEN, NOT_FOUND, ApiError, Refusal
+from rebalancer.kube.outcome import (
+    EXPIRED,
+    FORBIDDEN,
+    INVALID,
+    NOT_FOUND,
+    REJECTED,
+    TOO_MANY_REQUESTS,
+    ApiError,
+    LineError,
+    Refusal,
+)
 from rebalancer.kube.retry import Retry, Surroundings
 from rebalancer.kube.transport import Api
+
+LOG = logging.getLogger(__name__)
+
+TOO_LARGE = "Too large resource version"
+"""How the API server calls a version that it has not reached (apiserver: storage.NewTooLargeResourceVersionError)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +52,7 @@ class CacheParams:
     `forbidden_seconds`: how often one that we may not see is asked for again; before it counts as gone we hold on to
     what we have for as long, because an API server that has just started refuses everybody for some seconds.
     `stale_seconds`: age of the oldest resource beyond which nobody should act on the cache.
+    `watch_list`: whether lists are asked for as watches first.
     """
 
     page_limit: int = 500
@@ -42,6 +63,7 @@ class CacheParams:
     absent_seconds: float = 300.0
     forbidden_seconds: float = 15.0
     stale_seconds: float = 240.0
+    watch_list: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.idle_seconds < self.stale_seconds:
@@ -84,10 +106,12 @@ class Reflector:
         self._api = api
         self._around = around
         self._params = params
-        self._changed = changed
+        self.changed = changed
         self._retry = Retry(around)
         self._progress = around.monotonic()
         self._refused_since: float | None = None
+        self._watch_lists = params.watch_list
+        self._in_pages = False
 
     def age_seconds(self) -> float:
         """Seconds since the API server last gave a sign of life about this resource."""
@@ -98,16 +122,29 @@ class Reflector:
         server's fairness charges for."""
         while True:
             try:
-                if not self.resource_version:
+                if not self.resource_version and not (self._watch_lists and not self._in_pages):
                     async with listing:
                         await self._list()
                 if self.absent:
                     await anyio.sleep(self._params.forbidden_seconds if self.problem else self._params.absent_seconds)
                     self.resource_version = ""
                 else:
-                    await self._watch()
+                    await self._watch(listing)
             except ApiError as error:
-                await self._pause(str(error), error.retry_after_seconds)
+                await self._recover(error)
+            except Exception as error:  # the edge: no single resource may end all the others
+                LOG.exception("watching %s failed", self.kind.plural)
+                self.resource_version = ""
+                await self._pause(f"{type(error).__name__}: {error}")
+
+    async def _recover(self, error: ApiError) -> None:
+        if not self.resource_version:
+            self._in_pages = True
+        if isinstance(error, LineError) or (error.status == 504 and TOO_LARGE in str(error)):
+            # Asking for the same again would end the same way. A version that is too large is of another life of the
+            # server: it has been restored from a backup.
+            self.resource_version, self._in_pages = "", True
+        await self._pause(str(error), error.retry_after_seconds)
 
     def _forbid(self, problem: str) -> None:
         """We may list but not watch, which is news the first time."""
@@ -150,6 +187,11 @@ class Reflector:
             token = page.continue_token
             if not token:
                 break
+        if not version:
+            raise ApiError(f"the list of {self.kind.plural} has no resourceVersion")
+        self._listed(items, set_aside, version)
+
+    def _listed(self, items: dict[Key, object], set_aside: dict[Key, SetAside], version: str) -> None:
         self.lists += 1
         self.absent = False
         self.resource_version = version
@@ -193,34 +235,38 @@ class Reflector:
 
     def _touch(self) -> None:
         self.revision += 1
-        self._changed()
+        self.changed()
 
-    async def _watch(self) -> None:
-        """Follows one watch to its end. Returns to be called again; forgets the resourceVersion when it expired."""
+    async def _watch(self, listing: anyio.CapacityLimiter) -> None:
+        """Follows one watch to its end, which begins with a list where we have none. Returns to be called again;
+        forgets the resourceVersion when it expired."""
         started = self._around.monotonic()
-        shortest, longest = self._params.watch_seconds
-        query = {
-            "resourceVersion": self.resource_version,
-            "allowWatchBookmarks": "true",
-            "timeoutSeconds": str(int(shortest + (longest - shortest) * self._around.random())),
-        }
-        self.watches += 1
-        async with self._api.watch(self.kind.path, query, idle_seconds=self._params.idle_seconds) as stream:
-            if isinstance(stream, Refusal):
-                expired = stream.kind == EXPIRED
-                problem, retry_after = stream.message, stream.retry_after_seconds
-                if not expired and stream.kind == NOT_FOUND:
-                    self.resource_version = ""
-                if stream.kind == FORBIDDEN:
-                    if self.kind.optional:
-                        self._refused(stream)
+        initial = not self.resource_version
+        problem, retry_after, expired = "", 0.0, False
+        async with AsyncExitStack() as listing_now:
+            if initial:
+                await listing_now.enter_async_context(listing)
+            self.watches += 1
+            query = self._query(initial=initial)
+            async with self._api.watch(self.kind.path, query, idle_seconds=self._params.idle_seconds) as stream:
+                if isinstance(stream, Refusal):
+                    if initial:
+                        # Refused as a watch; as a list it may be granted, and if not, its words are the better ones.
+                        self._watch_lists = self._watch_lists and stream.kind not in (INVALID, REJECTED)
+                        self._in_pages = True
+                    if initial and stream.kind != TOO_MANY_REQUESTS:
                         return
-                    self._forbid(f"cannot watch {self.kind.plural}: {problem}")
-            else:
-                self.forbidden = False
-                self._refused_since = None
-                self._note_progress()
-                expired, problem, retry_after = await self._follow(stream), "", 0.0
+                    expired = stream.kind == EXPIRED
+                    problem, retry_after = stream.message, stream.retry_after_seconds
+                    if self._refused_watch(stream):
+                        return
+                else:
+                    self.forbidden = False
+                    self._refused_since = None
+                    self._note_progress()
+                    expired = initial and not await self._gather(stream)
+                    await listing_now.aclose()
+                    expired = expired or await self._follow(stream)
         if expired:
             # Also paced: a server that expires every version it has just given would be listed in a hot loop.
             self.resource_version = ""
@@ -230,20 +276,75 @@ class Reflector:
         elif self._around.monotonic() - started < self._params.short_watch_seconds:
             await self._pause(f"the watch of {self.kind.plural} ended at once")
 
+    def _query(self, *, initial: bool) -> dict[str, str]:
+        shortest, longest = self._params.watch_seconds
+        query = {
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(int(shortest + (longest - shortest) * self._around.random())),
+        }
+        if initial:
+            return {**query, "sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
+        return {**query, "resourceVersion": self.resource_version}
+
+    def _refused_watch(self, refusal: Refusal) -> bool:
+        """Takes note of a watch that we were refused. True where that is dealt with."""
+        if refusal.kind == NOT_FOUND:
+            self.resource_version = ""
+        if refusal.kind != FORBIDDEN:
+            return False
+        if self.kind.optional:
+            self._refused(refusal)
+            return True
+        self._forbid(f"cannot watch {self.kind.plural}: {refusal.message}")
+        return False
+
+    async def _gather(self, stream: AsyncIterator[bytes]) -> bool:
+        """The list at the beginning of a watch, whole or not at all. False where it expired meanwhile."""
+        items: dict[Key, object] = {}
+        set_aside: dict[Key, SetAside] = {}
+        async for line in stream:
+            event = self._read(line)
+            if event.type == "ERROR":
+                self._in_pages = True
+                return False
+            if event.type == "BOOKMARK":
+                if not event.initial_events_end or not event.resource_version:
+                    # An older server, which does not know what it was asked for.
+                    self._watch_lists = False
+                    raise ApiError(f"the watch of {self.kind.plural} does not say where its list ends")
+                self._listed(items, set_aside, event.resource_version)
+                return True
+            self._progress = self._around.monotonic()
+            _put(items, event.key, None if event.type == "DELETED" else event.object)
+            _put(set_aside, event.key, None if event.type == "DELETED" else event.set_aside)
+        raise ApiError(f"the watch of {self.kind.plural} ended before its list did")
+
+    def _read(self, line: bytes) -> WatchEvent:
+        """The event of a line. Raises ApiError; what an unreadable line would have told, only a list can say now."""
+        try:
+            event = decode_event(self.kind.kind, line)
+        except DecodeError as error:
+            self.resource_version, self._in_pages = "", True
+            raise ApiError(f"a line of the watch of {self.kind.plural} cannot be read: {error}") from error
+        if event.type == "ERROR" and event.code != 410:
+            told = f": {event.message}" if event.message else ""
+            raise ApiError(f"the watch of {self.kind.plural} reports an error{told}", status=event.code)
+        return event
+
     async def _follow(self, stream: AsyncIterator[bytes]) -> bool:
         """Applies events until the server closes. True where the resourceVersion has expired."""
         async for line in stream:
-            try:
-                event = decode_event(self.kind.kind, line)
-            except DecodeError as error:
-                # What the line would have told is unknown: only a list can say it now.
-                self.resource_version = ""
-                raise ApiError(f"a line of the watch of {self.kind.plural} cannot be read: {error}") from error
+            event = self._read(line)
             if event.type == "ERROR":
-                if event.code == 410:
-                    return True
-                raise ApiError(f"the watch of {self.kind.plural} reports an error", status=event.code)
+                return True
+            if _older(event.resource_version, self.resource_version):
+                before, self.resource_version = self.resource_version, ""
+                raise ApiError(
+                    f"the watch of {self.kind.plural} went back from resourceVersion {before} to "
+                    f"{event.resource_version}: the server's data is from before"
+                )
             self._note_progress()
+            self._in_pages = False
             self._apply(event)
             self.resource_version = event.resource_version or self.resource_version
         return False
@@ -263,6 +364,11 @@ class Reflector:
         _put(self.items, event.key, item)
         _put(self.set_aside, event.key, warning)
         self._touch()
+
+
+def _older(version: str, than: str) -> bool:
+    """resourceVersions are opaque; where both are numbers, as they have always been, they tell before from after."""
+    return version.isdecimal() and than.isdecimal() and int(version) < int(than)
 
 
 def _put(values: dict[Key, V], key: Key, value: V | None) -> None:

@@ -23,6 +23,7 @@ from rebalancer.kube.outcome import (
     EXPIRED,
     Answer,
     ApiError,
+    LineError,
     Refusal,
     permission,
     refusal,
@@ -300,7 +301,7 @@ async def _lines(response: aiohttp.ClientResponse, request: _Request) -> AsyncIt
         try:
             line = await response.content.readline()
         except (ValueError, LineTooLong) as error:  # older and newer releases of aiohttp
-            raise ApiError(f"{request}: a line longer than {2 * READ_BUFFER_BYTES} bytes") from error
+            raise LineError(f"{request}: a line longer than {2 * READ_BUFFER_BYTES} bytes") from error
         if not line:
             return
         if not line.endswith(b"\n"):

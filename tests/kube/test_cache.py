@@ -18,7 +18,7 @@ from rebalancer.sim.faults import Entry, EventRule, Refuse, Reset, Rule, Script,
 from rebalancer.sim.virtualtime import run_virtual
 
 NODES = (KINDS["Node"],)
-PARAMS = CacheParams(page_limit=2)
+PARAMS = CacheParams(page_limit=2, watch_list=False)
 MINUTE = 60.0
 
 
