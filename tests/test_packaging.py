@@ -43,11 +43,12 @@ def test_tests_run_with_what_production_is_built_from_and_runs_with() -> None:
     assert runtime | build <= dev
 
 
-def test_ci_insists_on_the_real_control_plane_and_on_a_browser() -> None:
+def test_ci_insists_on_the_real_control_plane_a_browser_and_prometheus() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert "set -euo pipefail" in script
     assert "REQUIRE_CONTROLPLANE=1" in script
     assert "REQUIRE_BROWSER=1" in script
+    assert "REQUIRE_PROMETHEUS=1" in script
     assert "make test" in script
 
 

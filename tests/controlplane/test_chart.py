@@ -160,6 +160,14 @@ def test_its_names_follow_the_settings() -> None:
     assert environment(found)["REBALANCER_DEPLOYMENT"] == "other"
 
 
+@pytest.mark.parametrize(("user", "told"), [(65532, {65532}), (0, {None})])
+def test_the_user_may_be_left_to_the_cluster_and_is_never_root(user: int, told: set[int | None]) -> None:
+    (deployment,) = release({"runAsUser": user})["Deployment"]
+    context = deployment["spec"]["template"]["spec"]["securityContext"]
+    assert context["runAsNonRoot"] is True
+    assert {context.get("runAsUser"), context.get("runAsGroup")} == told
+
+
 def test_monitors_are_there_where_they_are_wanted() -> None:
     assert not {"ServiceMonitor", "PrometheusRule"} & set(release({}))
     found = release(MONITORS)
