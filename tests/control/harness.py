@@ -159,7 +159,7 @@ def client(story: Story, user: str = "a") -> Api:
 
 async def serve(story: Story, settings: daemon.DaemonParams, user: str = "a", **more: Any) -> None:
     """A daemon until the story stops it."""
-    runtime = daemon.Runtime(clock=LoopClock(), offload=inline, random=lambda: 0.5, **more)
+    runtime = daemon.Runtime(**{"clock": LoopClock(), "offload": inline, "random": lambda: 0.5, **more})
     await daemon.run(settings, client(story, user), runtime, on_report=story.reports.append, stop=story.stop)
 
 
