@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast check format bench fuzz lock clean
+.PHONY: help setup run test test-fast check format bench faults fuzz lock clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 12
@@ -35,6 +35,9 @@ format: setup ## Format the code and mend what the linter can mend
 
 bench: setup ## Measure: one table per folder of bench/
 	$(BIN)/python -m bench $(ARGS)
+
+faults: setup ## Every point of the fault matrix; ARGS="--points 5000" tries so many
+	$(BIN)/python -m rebalancer.sim.matrix $(ARGS)
 
 fuzz: setup ## The property tests again, with many more examples and new seeds; 200,000 verdicts beside kube-scheduler
 	DIFFERENTIAL_VERDICTS=200000 $(PYTEST) tests/policy/test_differential.py
