@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rebalancer.domain.cluster import CSINode, Namespace, PersistentVolume, PersistentVolumeClaim
 from rebalancer.domain.node import Node
 from rebalancer.domain.pod import Pod
@@ -16,6 +19,8 @@ from rebalancer.policy.pod_counts import PodCounts
 from rebalancer.policy.room import Room
 
 VMI_KIND: Final = "VirtualMachineInstance"
+ONE_POD: Final = "ReadWriteOncePod"
+UNLIMITED: Final = 2**31
 MIGRATION_JOB: Final = "kubevirt.io/migrationJobUID"
 """The label that a target pod keeps for life: its value is the UID of the migration it was made for."""
 
@@ -57,6 +62,7 @@ class ClusterState:
         self._special: dict[str, tuple[Pod, ...]] = {}
         self._claim_users: dict[str, int] = {}
         self._attached: dict[str, Mapping[str, frozenset[str]]] = {}
+        self._slots: dict[str, NDArray[np.int64]] = {}
 
     @classmethod
     def of(cls, snapshot: Snapshot, *, settled: bool = False) -> ClusterState:
@@ -134,6 +140,7 @@ class ClusterState:
         twin._special = dict(self._special)
         twin._claim_users = dict(self._claim_users)
         twin._attached = dict(self._attached)
+        twin._slots = {driver: slots.copy() for driver, slots in self._slots.items()}
         return twin
 
     def special_pods(self, node: str) -> tuple[Pod, ...]:
@@ -141,7 +148,7 @@ class ClusterState:
         return self._special.get(node, ())
 
     def claim_users(self, namespace: str, claim: str) -> int:
-        """How many placed pods use a claim (scheduler: StorageInfos.IsPVCUsedByPods)."""
+        """How many placed pods use a claim that only one may (scheduler: StorageInfos.IsPVCUsedByPods)."""
         return self._claim_users.get(f"{namespace}/{claim}", 0)
 
     def attached_volumes(self, node: str) -> Mapping[str, frozenset[str]]:
@@ -155,6 +162,22 @@ class ClusterState:
             found = {driver: frozenset(names) for driver, names in handles.items()}
             self._attached[node] = found
         return found
+
+    def free_slots(self, driver: str) -> NDArray[np.int64]:
+        """How many more volumes of a CSI driver each node may hold; without a limit a great many.
+
+        The array is the state's own: read it before the next change, and do not write.
+        """
+        found = self._slots.get(driver)
+        if found is None:
+            slots = [self._slots_on(name, driver) for name in self.table.names]
+            found = self._slots[driver] = np.array(slots, dtype=np.int64)
+        return found
+
+    def _slots_on(self, node: str, driver: str) -> int:
+        known = self.csi_nodes.get(node)
+        limit = known.limits.get(driver) if known is not None else None
+        return UNLIMITED if limit is None else limit - len(self.attached_volumes(node).get(driver, ()))
 
     def csi_volumes(self, pod: Pod) -> Iterable[tuple[str, str]]:
         """(driver, handle) of each CSI volume that a pod reaches through a claim that is bound."""
@@ -174,9 +197,11 @@ class ClusterState:
         others = tuple(other for other in self.special_pods(pod.node) if other.uid != pod.uid)
         self._special[pod.node] = (*others, pod) if sign > 0 else others
         self._attached.pop(pod.node, None)
+        for driver, slots in self._slots.items():
+            slots[self.table.positions[pod.node]] = self._slots_on(pod.node, driver)
         for volume in pod.spec.volumes:
-            if volume.claim:
-                key = f"{pod.namespace}/{volume.claim}"
+            key = f"{pod.namespace}/{volume.claim}"
+            if volume.claim and key in self.claims and ONE_POD in self.claims[key].access_modes:
                 self._claim_users[key] = self._claim_users.get(key, 0) + sign
 
 

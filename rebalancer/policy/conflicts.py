@@ -20,11 +20,12 @@ from rebalancer.domain.snapshot import Snapshot
 from rebalancer.domain.verdict import KINDS
 from rebalancer.domain.vmi import VMI
 from rebalancer.policy.cluster_state import ClusterState
+from rebalancer.policy.filters.node import tolerates
 from rebalancer.policy.filters.resources import amount_text, wanted
 from rebalancer.policy.filters.spread import eligible_values
 from rebalancer.policy.node_table import Values
 from rebalancer.policy.rule_book import Apart, Beside, Rule, RuleBook, Spread, tenant_name
-from rebalancer.policy.rules import is_judged, node_violations
+from rebalancer.policy.rules import is_judged, is_rule
 from rebalancer.policy.target import target_requests
 from rebalancer.policy.wording import labels_text, names_text, node_selector_text
 
@@ -108,12 +109,11 @@ class _Judge:
         spec, table = vmi.spec, self._state.table
 
         def answer() -> Reach:
-            # Most selectors leave few nodes, and only these are asked about the rest.
-            left = np.ones(len(table.nodes), dtype=np.bool_)
-            for key, value in spec.node_selector.items():
-                left &= table.in_domains(key, (value,))
-            nodes = ((p, table.nodes[p]) for p in np.flatnonzero(left).tolist())
-            return Reach(tuple(p for p, node in nodes if next(node_violations(vmi, node), None) is None))
+            found = table.labelled(spec.node_selector)
+            if spec.affinity.node_required is not None:
+                found &= table.selected(spec.affinity.node_required)
+            found &= table.by_taints(lambda taints: all(tolerates(spec.tolerations, t) for t in taints if is_rule(t)))
+            return Reach(tuple(np.flatnonzero(found).tolist()))
 
         question = ("reach", spec.node_selector, spec.affinity.node_required, spec.tolerations)
         return table.remember(question, answer)

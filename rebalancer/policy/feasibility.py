@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -16,12 +15,22 @@ from rebalancer.domain.pod import Pod
 from rebalancer.domain.verdict import Rejection
 from rebalancer.policy.cluster_state import ClusterState
 from rebalancer.policy.filters import PLUGINS, Check
+from rebalancer.policy.node_table import Mask, NodeTable
 
 KUBEVIRT: Final = "KubeVirt"
 """The plugin of rejections that the scheduler does not know of."""
 
-Guard = Callable[[Node], Rejection | None]
-"""What else speaks against a node, asked after all of the scheduler's filters have passed it."""
+
+class Guard(Protocol):
+    """What else speaks against a node, asked after all of the scheduler's filters have passed it."""
+
+    def __call__(self, node: Node, /) -> Rejection | None:
+        """Why not this one, None where nothing speaks against it."""
+        ...
+
+    def passing(self, table: NodeTable) -> Mask:
+        """Whether it lets each node pass."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +89,10 @@ def feasible_nodes(state: ClusterState, pod: Pod, guard: Guard | None = None) ->
     positions = np.arange(len(state.table.nodes), dtype=np.intp)
     for check in prepared:
         positions = check.narrow(positions)
-    names, nodes = state.table.names, state.table.nodes
-    return tuple(names[p] for p in positions.tolist() if guard is None or guard(nodes[p]) is None)
+    if guard is not None:
+        positions = positions[guard.passing(state.table)[positions]]
+    names = state.table.names
+    return tuple(names[p] for p in positions.tolist())
 
 
 def receiver_problem(node: Node) -> str | None:

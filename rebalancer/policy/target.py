@@ -12,9 +12,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
+
+import numpy as np
 
 from rebalancer.domain.cluster import KubeVirt
 from rebalancer.domain.frozen import FrozenMap, Labels
@@ -33,7 +35,8 @@ from rebalancer.domain.selectors import LabelSelector, NodeSelector, NodeSelecto
 from rebalancer.domain.verdict import Rejection
 from rebalancer.domain.vmi import VMI
 from rebalancer.policy.cluster_state import VMI_KIND
-from rebalancer.policy.feasibility import KUBEVIRT, Guard, receiver_guard
+from rebalancer.policy.feasibility import KUBEVIRT, receiver_guard
+from rebalancer.policy.node_table import Mask, NodeTable
 
 CREATED_BY: Final = "kubevirt.io/created-by"
 HOST_MODEL: Final = "host-model"
@@ -83,20 +86,42 @@ def target_pod(vmi: VMI, source: Pod, source_node: Node | None, kubevirt: KubeVi
     )
 
 
-def target_guard(vmi: VMI, source_node: Node | None) -> Guard:
-    """What KubeVirt and we hold against a node that the scheduler would accept for a VM's target pod."""
-    passthrough = vmi.spec.cpu_model == HOST_PASSTHROUGH and source_node is not None
-    here = _host_models(source_node) if source_node is not None else frozenset()
+@dataclass(frozen=True, slots=True)
+class TargetGuard:
+    """A guard for a VM that runs on the node `home`; with `cpu`, for one that needs a node of these host models."""
 
-    def guard(node: Node) -> Rejection | None:
-        if node.name == vmi.node:
-            return _ITS_OWN_NODE
+    home: str
+    cpu: frozenset[str] | None = None
+
+    def __call__(self, node: Node) -> Rejection | None:
+        return _ITS_OWN_NODE if node.name == self.home else self._of_others(node)
+
+    def passing(self, table: NodeTable) -> Mask:
+        """The answer about all other nodes is shared by VMs of one kind."""
+
+        def answer() -> Mask:
+            return np.array([self._of_others(node) is None for node in table.nodes], dtype=np.bool_)
+
+        found = table.remember(("guard", self.cpu), answer)
+        position = table.positions.get(self.home)
+        if position is None:
+            return found
+        found = found.copy()
+        found[position] = False
+        return found
+
+    def _of_others(self, node: Node) -> Rejection | None:
         # Nothing ties a host-passthrough VM to its CPU, and the guest finds out when libvirt refuses it.
-        if passthrough and _host_models(node) != here:
+        if self.cpu is not None and _host_models(node) != self.cpu:
             return _OTHER_CPU
         return receiver_guard(node)
 
-    return guard
+
+def target_guard(vmi: VMI, source_node: Node | None) -> TargetGuard:
+    """What KubeVirt and we hold against a node that the scheduler would accept for a VM's target pod."""
+    if source_node is None or vmi.spec.cpu_model != HOST_PASSTHROUGH:
+        return TargetGuard(vmi.node)
+    return TargetGuard(vmi.node, _host_models(source_node))
 
 
 _ITS_OWN_NODE = Rejection(plugin=KUBEVIRT, reasons=("node(s) ran the VM already",), unresolvable=True)

@@ -12,7 +12,7 @@ from rebalancer.domain.frozen import FrozenMap
 from rebalancer.domain.node import Condition
 from rebalancer.domain.pod import Affinity
 from rebalancer.policy.cluster_state import MIGRATION_JOB, ClusterState
-from rebalancer.policy.feasibility import survey
+from rebalancer.policy.feasibility import feasible_nodes, survey
 from rebalancer.policy.target import target_guard, target_pod
 
 DB = {"app": "db"}
@@ -25,7 +25,9 @@ def reasons(*objects: Any, settled: bool = False) -> dict[str, str]:
     one = snapshot.vmis["default/db"]
     assert snapshot.kubevirt is not None
     target = target_pod(one, state.active_pods[one.key], snapshot.nodes[one.node], snapshot.kubevirt)
-    found = survey(state, target, target_guard(one, snapshot.nodes[one.node]))
+    guard = target_guard(one, snapshot.nodes[one.node])
+    found = survey(state, target, guard)
+    assert feasible_nodes(state, target, guard) == found.feasible
     return {name: "; ".join(found.rejections[name].reasons) if name in found.rejections else "" for name in state.nodes}
 
 

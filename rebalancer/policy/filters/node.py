@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -13,7 +12,7 @@ from rebalancer.domain.pod import Pod, PodSpec, Toleration
 from rebalancer.domain.verdict import Rejection
 from rebalancer.policy.cluster_state import ClusterState
 from rebalancer.policy.filters.check import Positions, Prepared
-from rebalancer.policy.node_table import NodeTable
+from rebalancer.policy.node_table import Mask, NodeTable
 
 UNSCHEDULABLE_TAINT: Final = Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedule")
 NODE_NAME_FIELD: Final = "metadata.name"
@@ -46,16 +45,28 @@ def tolerates(tolerations: Iterable[Toleration], taint: Taint) -> bool:
     )
 
 
-def untolerated(tolerations: Iterable[Toleration], node: Node) -> Taint | None:
+def untolerated(tolerations: Iterable[Toleration], taints: Iterable[Taint]) -> Taint | None:
     """The first NoSchedule or NoExecute taint of a node that no toleration covers."""
-    for taint in node.taints:
+    for taint in taints:
         if taint.effect in ("NoSchedule", "NoExecute") and not tolerates(tolerations, taint):
             return taint
     return None
 
 
-def selected(spec: PodSpec, node: Node) -> bool:
-    """Whether node selector and required node affinity hold (nodeaffinity.RequiredNodeAffinity)."""
+def tolerated(table: NodeTable, tolerations: Iterable[Toleration]) -> Mask:
+    """Which nodes have no such taint."""
+    return table.by_taints(lambda taints: untolerated(tolerations, taints) is None)
+
+
+def selected(table: NodeTable, spec: PodSpec) -> Mask:
+    """On which nodes node selector and required node affinity hold (nodeaffinity.RequiredNodeAffinity)."""
+    found = table.labelled(spec.node_selector)
+    required = spec.affinity.node_required
+    return found if required is None else found & table.selected(required)
+
+
+def _selects(spec: PodSpec, node: Node) -> bool:
+    """The same of one node."""
     labels = node.labels
     for key, value in spec.node_selector.items():
         if labels.get(key) != value:
@@ -81,20 +92,20 @@ def named_nodes(spec: PodSpec) -> frozenset[str] | None:
     return frozenset(names)
 
 
-@dataclass(slots=True)
-class _Remembered:
-    """Verdicts that stand for all nodes already."""
+class _Alone:
+    """A verdict on each node by itself: who passes is known of all of them, why not is asked of one when needed."""
 
-    verdicts: tuple[Rejection | None, ...]
-    passing: Positions
+    def __init__(self, table: NodeTable, verdict: Callable[[Node], Rejection | None], passing: Mask) -> None:
+        self._table, self._verdict, self._passing = table, verdict, passing
+        self._said: dict[int, Rejection | None] = {}
 
     def reject(self, position: int) -> Rejection | None:
-        return self.verdicts[position]
+        if position not in self._said:
+            self._said[position] = self._verdict(self._table.nodes[position])
+        return self._said[position]
 
     def narrow(self, positions: Positions) -> Positions:
-        if len(positions) == len(self.verdicts):
-            return self.passing
-        return np.intersect1d(positions, self.passing, assume_unique=True)
+        return positions[self._passing[positions]]
 
 
 def node_alone(state: ClusterState, pod: Pod) -> Prepared:
@@ -114,12 +125,25 @@ def node_alone(state: ClusterState, pod: Pod) -> Prepared:
             return _UNSCHEDULABLE
         if pod.node and pod.node != node.name:
             return _NODE_NAME
-        if node.taints and untolerated(spec.tolerations, node) is not None:
+        if node.taints and untolerated(spec.tolerations, node.taints) is not None:
             return _TAINTED
-        return None if selected(spec, node) else _NOT_SELECTED
+        return None if _selects(spec, node) else _NOT_SELECTED
+
+    def passing() -> Mask:
+        table = state.table
+        found = selected(table, spec) & tolerated(table, spec.tolerations)
+        if not tolerates(spec.tolerations, UNSCHEDULABLE_TAINT):
+            found &= table.remember(("open",), lambda: _open(table))
+        if pod.node:
+            found &= np.array([name == pod.node for name in table.names], dtype=np.bool_)
+        return found
 
     question = ("node", pod.node, spec.tolerations, spec.node_selector, spec.affinity.node_required)
-    return state.table.remember(question, lambda: _ask(state.table, verdict))
+    return state.table.remember(question, lambda: _Alone(state.table, verdict, passing()))
+
+
+def _open(table: NodeTable) -> Mask:
+    return np.array([not node.unschedulable for node in table.nodes], dtype=np.bool_)
 
 
 def node_declared_features(state: ClusterState, pod: Pod) -> Prepared:
@@ -131,10 +155,8 @@ def node_declared_features(state: ClusterState, pod: Pod) -> Prepared:
     def verdict(node: Node) -> Rejection | None:
         return None if needed.issubset(node.declared_features) else _NO_FEATURES
 
-    return state.table.remember(("features", needed), lambda: _ask(state.table, verdict))
+    def answer() -> _Alone:
+        passing = np.array([verdict(node) is None for node in state.table.nodes], dtype=np.bool_)
+        return _Alone(state.table, verdict, passing)
 
-
-def _ask(table: NodeTable, verdict: Callable[[Node], Rejection | None]) -> _Remembered:
-    verdicts: tuple[Rejection | None, ...] = tuple(verdict(node) for node in table.nodes)
-    passing = np.array([p for p, rejection in enumerate(verdicts) if rejection is None], dtype=np.intp)
-    return _Remembered(verdicts, passing)
+    return state.table.remember(("features", needed), answer)

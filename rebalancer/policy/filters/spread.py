@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from rebalancer.domain.node import Node
+import numpy as np
+
 from rebalancer.domain.pod import Pod, TopologySpreadConstraint
 from rebalancer.domain.selectors import LabelSelector, Requirement
 from rebalancer.domain.verdict import Rejection
 from rebalancer.policy.cluster_state import ClusterState
 from rebalancer.policy.filters.check import Positions, Prepared
-from rebalancer.policy.filters.node import selected, untolerated
+from rebalancer.policy.filters.node import selected, tolerated
 from rebalancer.policy.node_table import NodeTable, Values
 from rebalancer.policy.pod_counts import Group, Scope, Selection
 
@@ -118,15 +119,16 @@ def eligible_values(
         spec.tolerations if by_taints else None,
     )
 
-    def counts(node: Node) -> bool:
-        if any(key not in node.labels for key in keys):
-            return False
-        if by_affinity and not selected(spec, node):
-            return False
-        return not (by_taints and untolerated(spec.tolerations, node) is not None)
-
     def answer() -> tuple[Values, int]:
-        values = tuple(node.labels[constraint.topology_key] if counts(node) else None for node in table.nodes)
+        counts = np.ones(len(table.nodes), dtype=np.bool_)
+        for key in keys:
+            counts &= table.in_domains(key, None)
+        if by_affinity:
+            counts &= selected(table, spec)
+        if by_taints:
+            counts &= tolerated(table, spec.tolerations)
+        every = table.values(constraint.topology_key)
+        values = tuple(value if here else None for value, here in zip(every, counts.tolist(), strict=True))
         return values, len(set(values) - {None})
 
     return question, table.remember(question, answer)

@@ -10,13 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from rebalancer.domain.cluster import PersistentVolume, PersistentVolumeClaim
 from rebalancer.domain.pod import Pod, PodVolume
 from rebalancer.domain.verdict import Rejection
-from rebalancer.policy.cluster_state import ClusterState
-from rebalancer.policy.filters.check import OneByOne, Prepared
+from rebalancer.policy.cluster_state import ONE_POD, ClusterState
+from rebalancer.policy.filters.check import OneByOne, Positions, Prepared
 
-ONE_POD: Final = "ReadWriteOncePod"
 AMAZON: Final = "awsElasticBlockStore"
 ZONE: Final = "topology.kubernetes.io/zone"
 REGION: Final = "topology.kubernetes.io/region"
@@ -112,6 +113,14 @@ class _Limited(OneByOne):
                 return _TOO_MANY
         return None
 
+    def narrow(self, positions: Positions) -> Positions:
+        # Most nodes have slots for all of them; the others may hold some of them already.
+        short = np.zeros(len(self.state.table.nodes), dtype=np.bool_)
+        for driver, handles in self.wanted.items():
+            short |= self.state.free_slots(driver) < len(handles)
+        short[[p for p in np.flatnonzero(short).tolist() if self.reject(p) is None]] = False
+        return positions[~short[positions]]
+
 
 def node_volume_limits(state: ClusterState, pod: Pod) -> Prepared:
     """NodeVolumeLimits, counting the volumes of placed pods. Attachments that no pod uses any more are not seen."""
@@ -137,6 +146,14 @@ class _Bound(OneByOne):
             if volume.node_affinity is not None and not volume.node_affinity.matches(labels, ""):
                 return _WRONG_NODE
         return None
+
+    def narrow(self, positions: Positions) -> Positions:
+        required = [volume.node_affinity for volume in self.volumes if volume.node_affinity is not None]
+        if any(term.match_fields for selector in required for term in selector.terms):
+            return OneByOne.narrow(self, positions)
+        for selector in required:
+            positions = positions[self.state.table.selected(selector)[positions]]
+        return positions
 
 
 def volume_binding(state: ClusterState, pod: Pod) -> Prepared:
