@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from ortools.linear_solver import pywraplp
 
-from rebalancer.placement.cures import Diagnosis, mobile_items
+from rebalancer.placement.cures import Cure, Diagnosis, mobile_items
 from rebalancer.placement.groups import Ints
 from rebalancer.placement.index import Index
 from rebalancer.placement.stop import Stop
@@ -100,42 +100,52 @@ class _Market:
         cost = np.full(len(sizes), np.iinfo(np.int64).max)
         np.minimum.at(cost, inverse.ravel(), costs)
         self.unit = np.array([max(1, gcd(*(int(size) for size in sizes[:, r]))) for r in (0, 1)], dtype=np.int64)
-        cured = {cure.node for cure in diagnosis.cures}
         hot = set(np.flatnonzero(problem.hot[:, 0]).tolist())
         free = np.maximum(problem.ceiling[:, :2] - problem.start[:, :2], 0)
         self._set_grid(sizes, free)
         self.flavours = Flavours(enters=sizes // self.unit, leaves=-(-sizes // self.unit), cost=cost)
-        ordinary = np.array([node for node in range(problem.nodes) if node not in cured], dtype=np.int64)
-        rooms = np.where(self.coarse, -(-free[ordinary] // self.unit), free[ordinary] // self.unit)
-        rooms = np.minimum(rooms, self.top)
-        self.rooms, self.how_many = np.unique(rooms, axis=0, return_counts=True)
+        number = {tuple(size): f for f, size in enumerate(sizes.tolist())}
+        spare = problem.ceiling[:, :2] - problem.start[:, :2]
         self.sellers: list[tuple[int, int, Ints]] = []
         self.others = 0
-        number = {tuple(size): f for f, size in enumerate(sizes.tolist())}
+        selling = np.zeros(problem.nodes, dtype=bool)
         for cure in diagnosis.cures:
-            if cure.node not in hot or cure.forced:
-                self.others += cure.bound
-                continue
-            here = [number[tuple(problem.demand[i, :2].tolist())] for i in index.at_home(cure.node) if mobile[i]]
+            items = [item for item in index.at_home(cure.node) if mobile[item]]
+            have = np.bincount([number[tuple(problem.demand[i, :2].tolist())] for i in items], minlength=len(sizes))
             need = int(problem.start[cure.node, 0] - problem.low[cure.node, 0])
-            have = np.bincount(here, minlength=len(sizes))
-            if need > int((have * sizes[:, 0]).sum()):
+            if cure.node in hot and not cure.forced and need <= int((have * sizes[:, 0]).sum()):
+                room = int(min(-(-free[cure.node, 1] // self.unit[1]), self.top[1]))
+                whole = need // int(self.unit[0]) if self.coarse[0] else -(-need // int(self.unit[0]))
+                self.sellers.append((whole, room, have))
+                selling[cure.node] = True  # its room is part of its deal
+            else:
                 self.others += cure.bound
-                continue
-            room = int(min(-(-free[cure.node, 1] // self.unit[1]), self.top[1]))
-            whole = need // int(self.unit[0]) if self.coarse[0] else -(-need // int(self.unit[0]))
-            self.sellers.append((whole, room, have))
+                spare[cure.node] += self._made_room(cure, items, bool(problem.hot[cure.node].any()))
+        spare = np.maximum(spare[~selling], 0)
+        rooms = np.where(self.coarse, -(-spare // self.unit), spare // self.unit)
+        rooms[:, 1] = np.minimum(rooms[:, 1], self.top[1])
+        self.rooms, self.how_many = np.unique(rooms, axis=0, return_counts=True)
+
+    def _made_room(self, cure: Cure, items: list[int], hot: bool) -> Ints:
+        """The most room that a node's cure makes: of a hot one all its items', else that of the largest it may take."""
+        sizes = self.problem.demand[items, :2]
+        most = max((len(chosen) for _, chosen in cure.sheds.options), default=0) + len(cure.forced)
+        if hot or most >= len(items):
+            made: Ints = sizes.sum(axis=0)
+        else:
+            made = np.sort(sizes, axis=0)[::-1][:most].sum(axis=0)
+        return made
 
     def _set_grid(self, sizes: Ints, free: Ints) -> None:
         """`top` is the last cell of the table; coarser units where it would be too large."""
         finest = self.unit
         while True:
             largest = -(-sizes.max(axis=0) // self.unit)
-            first = int(min(-(-int(free[:, 0].max(initial=0)) // int(self.unit[0])), 3 * int(largest[0]))) + 2 * int(
-                largest[0]
-            )
-            ratio = float((-(-sizes[:, 1] // self.unit[1]) / np.maximum(sizes[:, 0] // self.unit[0], 1)).max())
-            self.top = np.array([first, int(first * ratio) + 1], dtype=np.int64)
+            roomiest = -(-int(free[:, 0].max(initial=0)) // int(self.unit[0]))
+            first = min(roomiest, 3 * int(largest[0])) + 2 * int(largest[0])
+            # More of the second resource than the items that fit by the first can use is of no use.
+            useful = first * int(self.unit[0]) * float((sizes[:, 1] / sizes[:, 0]).max())
+            self.top = np.array([first, int(useful / int(self.unit[1])) + 1], dtype=np.int64)
             if (self.top[0] + 1) * (self.top[1] + 1) <= CELLS:
                 self.coarse = self.unit != finest
                 return
@@ -160,8 +170,9 @@ class _Market:
     def deals(self, prices: Floats) -> tuple[float, Floats]:
         """(the sum of all nodes' best deals, by flavour how many more are shed than received in them)."""
         worth, taken = self._receive(prices)
-        at = (self.rooms[:, 0], self.rooms[:, 1])
-        value = self.others - float((worth[at] * self.how_many).sum())
+        at = (np.minimum(self.rooms[:, 0], self.top[0]), self.rooms[:, 1])
+        earned = self._beyond(self.rooms[:, 0], worth[at], prices)
+        value = self.others - float((earned * self.how_many).sum())
         surplus = -(taken[at] * self.how_many[:, None]).sum(axis=0).astype(np.float64)
         for seller in self.sellers:
             best, counts = self._shed(seller, prices, worth, taken)
@@ -177,7 +188,7 @@ class _Market:
             if prices[flavour] <= 0:
                 continue
             first, second = (int(size) for size in self.flavours.enters[flavour])
-            while first or second:
+            while (first or second) and first < shape[0] and second < shape[1]:
                 gain = worth[: shape[0] - first, : shape[1] - second] + prices[flavour]
                 better = gain > worth[first:, second:] + 1e-9
                 if not better.any():
@@ -192,7 +203,7 @@ class _Market:
             for flavour in range(len(prices)):
                 first, second = (int(size) for size in self.flavours.leaves[flavour])
                 at = (np.minimum(rows + first, shape[0] - 1), np.minimum(columns + second, shape[1] - 1))
-                earned = self._beyond(rows + first, worth[at], prices, shape[0])
+                earned = self._beyond(rows + first, worth[at], prices)
                 gain = earned - (self.flavours.cost[flavour] + prices[flavour])
                 better = gain > worth + 1e-9
                 if better.any():
@@ -205,9 +216,9 @@ class _Market:
                 break
         return worth, taken
 
-    def _beyond(self, rows: Ints, worth: Floats, prices: Floats, end: int) -> Floats:
+    def _beyond(self, rows: Ints, worth: Floats, prices: Floats) -> Floats:
         """What room is worth beyond the table: no more than its best price per unit (prices are tamed)."""
-        beyond: Floats = np.where(rows >= end, np.maximum(worth, self._per_unit(prices)[0] * rows), worth)
+        beyond: Floats = np.where(rows > int(self.top[0]), np.maximum(worth, self._per_unit(prices)[0] * rows), worth)
         return beyond
 
     def _shed(self, seller: tuple[int, int, Ints], prices: Floats, worth: Floats, taken: Ints) -> tuple[float, Floats]:

@@ -64,7 +64,7 @@ FITS: tuple[Fit, ...] = ("worst", "best")
 """The portfolio of first plans; the emptiest receivers first, as they even out the load."""
 CURES = ("violations", "over_high", "over_low")
 
-SEARCH = 0.3
+SEARCH = 0.15
 """The part of the limit that may be spent on neighbourhoods, in counted work: on a busy machine work takes longer than
 counted, and the clock should have no say."""
 WHOLE = 6_000
