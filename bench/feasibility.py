@@ -221,7 +221,7 @@ def main() -> int:
 PROTOCOL = """\
 CPU time of the one thread for each call, the target pod rendered in it. The pods carry the rules of their VMs, and each
 VM has a network disk with a limit per node. Memory is what Python's allocator holds for the state beyond the snapshot,
-in a run of its own, since counting it slows everything. Questions without a bar are asked once in the life of a
+in a run of its own, since counting it slows everything. The two first questions are asked once in the life of a
 snapshot: states that are copied from one another share what they have counted."""
 
 
