@@ -256,7 +256,7 @@ def _assemble(params: DaemonParams, api: Api, runtime: Runtime, on_report: Calla
 
 def _uid(cache: Cache, kind: str, namespace: str, name: str) -> str:
     """The UID of what an Event is about: without it `kubectl describe` does not find the Event."""
-    snapshot = cache.snapshot()
+    snapshot = cache.latest
     if kind == "Node":
         node = snapshot.nodes.get(name)
         return node.uid if node is not None else ""

@@ -159,7 +159,7 @@ class Cycle:
             self._stand_down()
             leadership = self._ports.leadership
             return Step(sentence=words.standby(leadership.holder, leadership.problem))
-        watched = self._ports.cache.snapshot()
+        watched = await self._ports.cache.fresh(self._ports.offload)
         if not self._took_over:
             try:
                 await self._take_over(watched)
@@ -277,7 +277,8 @@ class Cycle:
         """A plan for what the view shows: the last one, if it was made for the same."""
         view, immovable = self._view, self._immovable()
         shunned = frozenset(self._backoff.nodes())
-        basis = (material(view.snapshot), frozenset(immovable), shunned, identities(view.triggers))
+        seen = await self._ports.offload(partial(material, view.snapshot))
+        basis = (seen, frozenset(immovable), shunned, identities(view.triggers))
         if self._decision is None or self._decision.basis != basis:
             work = partial(
                 self._ports.decide,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
 import anyio
 
@@ -85,14 +86,29 @@ class Cache:
     def snapshot(self) -> Snapshot:
         """The cluster now. The same object for as long as nothing has changed, so equality is one comparison."""
         if self._snapshot_revision != self.revision:
-            self._snapshot = build_snapshot(
-                {reflector.kind.kind: reflector.items.values() for reflector in self.reflectors},
-                self._all_set_aside(),
-                resource_version=self._resource_version(),
-                taken=self._around.now(),
-            )
-            self._snapshot_revision = self.revision
+            revision, build = self._builder()
+            self._snapshot, self._snapshot_revision = build(), revision
         return self._snapshot
+
+    async def fresh(self, offload: Callable[[Callable[[], Snapshot]], Awaitable[Snapshot]]) -> Snapshot:
+        """The same, put together wherever `offload` runs it: a large cluster's takes a second or two."""
+        if self._snapshot_revision != self.revision:
+            revision, build = self._builder()
+            found = await offload(build)
+            if revision > self._snapshot_revision:
+                self._snapshot, self._snapshot_revision = found, revision
+        return self._snapshot
+
+    @property
+    def latest(self) -> Snapshot:
+        """The cluster as it was put together last; empty where it never was."""
+        return self._snapshot
+
+    def _builder(self) -> tuple[int, Callable[[], Snapshot]]:
+        """What there is now, fixed in copies of mere references, and a function that makes a snapshot of it."""
+        objects = {reflector.kind.kind: tuple(reflector.items.values()) for reflector in self.reflectors}
+        aside, version, taken = self._all_set_aside(), self._resource_version(), self._around.now()
+        return self.revision, partial(build_snapshot, objects, aside, resource_version=version, taken=taken)
 
     def _all_set_aside(self) -> tuple[SetAside, ...]:
         found = [entry for reflector in self.reflectors for entry in reflector.set_aside.values()]

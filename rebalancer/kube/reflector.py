@@ -9,6 +9,7 @@ spares it whole pages in memory; where it cannot, or where that fails, in pages.
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -35,6 +36,8 @@ from rebalancer.kube.transport import Api
 
 LOG = logging.getLogger(__name__)
 
+FREEZE_EVERY = 500
+"""Objects of a list that comes as a watch; in pages, it is done once for each."""
 TOO_LARGE = "Too large resource version"
 """How the API server calls a version that it has not reached (apiserver: storage.NewTooLargeResourceVersionError)."""
 
@@ -181,6 +184,7 @@ class Reflector:
             except DecodeError as error:
                 raise ApiError(f"the list of {self.kind.plural} cannot be read: {error}") from error
             items.update((key_of(self.kind, item), item) for item in page.items)
+            _settle()
             set_aside.update((entry.name, entry) for entry in page.set_aside)
             # The pages of one list are of one moment; some servers say so on the first page only.
             version = page.resource_version or version
@@ -315,6 +319,8 @@ class Reflector:
                 self._listed(items, set_aside, event.resource_version)
                 return True
             self._progress = self._around.monotonic()
+            if len(items) % FREEZE_EVERY == 0:
+                _settle()
             _put(items, event.key, None if event.type == "DELETED" else event.object)
             _put(set_aside, event.key, None if event.type == "DELETED" else event.set_aside)
         raise ApiError(f"the watch of {self.kind.plural} ended before its list did")
@@ -364,6 +370,15 @@ class Reflector:
         _put(self.items, event.key, item)
         _put(self.set_aside, event.key, warning)
         self._touch()
+
+
+def _settle() -> None:
+    """What has just been listed stays for long: the garbage collector need not walk over it again and again.
+
+    Each of its full passes over the objects of a large cluster would hold everything up for a second. What is replaced
+    later is freed by its count of references, as ever.
+    """
+    gc.freeze()
 
 
 def _older(version: str, than: str) -> bool:
