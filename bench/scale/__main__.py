@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from bench.results import publish
@@ -39,7 +40,7 @@ def run(shape: Shape, *, watch_list: bool) -> dict[str, Any]:
 
 def table(found: dict[str, dict[str, Any]]) -> str:
     """The figures of several runs beside each other, against the bars."""
-    rows = (
+    rows: tuple[tuple[str, Callable[[dict[str, Any]], float], float | None, str], ...] = (
         ("until all is listed: CPU (s)", lambda f: f["sync"]["cpu"], BARS["sync_cpu"], ".1f"),
         ("until all is listed: wall (s)", lambda f: f["sync"]["wall"], None, ".1f"),
         ("loop blocked meanwhile, at most: own CPU (ms)", lambda f: f["sync_loop"]["used"], BARS["blocked"], ".0f"),
@@ -69,18 +70,19 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="print only, leave RESULTS.md as it is")
     options = parser.parse_args()
     shape = Shape(nodes=options.nodes)
-    before = os.getloadavg()[0]
+    before = f"{os.getloadavg()[0]:.1f}"
     found = {how: run(shape, watch_list=how == "WatchList") for how in ("WatchList", "pages of 500")}
     cluster = Cluster(shape)
     kinds = ("nodes", "virtualmachineinstances", "pods")
     sizes = ", ".join(f"{shape.count(kind):,} {kind} of {len(cluster.item(kind, 0)):,} bytes" for kind in kinds)
+    load = f"{os.getloadavg()[0]:.1f}"
     text = f"""{table(found)}
 
 {sizes}: a recorded cluster's, with managedFields; on clusters in use many are larger, nodes above all.
-{OTHERS_PER_NODE} pods on each node belong to no VM. Dry run, and nothing to plan. One change of a hundred is in what the
-daemon reads; the others have to be decoded to see that. The machine's load was {before:.1f} before: others' time is in the
-figures by the wall clock and not in those of CPU, which in turn hold what the daemon's threads do beside the loop. It said
-at the end: {found["WatchList"]["sentence"]}."""
+{OTHERS_PER_NODE} pods on each node belong to no VM. Dry run, and nothing to plan. One change of a hundred is in what
+the daemon reads; the others have to be decoded to see that. The machine's load was {before} before and {load} after:
+others' time is in the figures by the wall clock and not in those of CPU, which in turn hold what the daemon's threads
+do beside the loop. It said at the end: {found["WatchList"]["sentence"]}."""
     print(text)
     if not options.keep:
         publish("What watching a large cluster costs", "python -m bench.scale", text)

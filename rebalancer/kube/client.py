@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -61,10 +62,14 @@ async def connect(access: Access, *, monotonic: Callable[[], float], params: Cli
     def connector() -> aiohttp.BaseConnector:
         return aiohttp.TCPConnector(limit=params.connections, ssl=tls)
 
+    async def trust() -> None:
+        await anyio.to_thread.run_sync(_trust_also, tls, configuration.ssl_ca_cert)
+
     endpoint = Endpoint(
         base_url=configuration.host,
         connector=connector,
         credentials=credentials,
+        trust=trust if configuration.ssl_ca_cert else None,
         proxy=configuration.proxy or None,
         server_hostname=configuration.tls_server_name or None,
     )
@@ -119,6 +124,16 @@ def _tls(configuration: Any, access: Access) -> ssl.SSLContext:
     if not access.strict_x509:
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
+
+
+def _trust_also(context: Any, ca_file: str) -> None:
+    """Adds the certificate authorities of a file, which somebody may have replaced, to those that are trusted already.
+
+    The old ones stay trusted until a restart. A file that cannot be read changes nothing: the server stays refused.
+    """
+    if isinstance(context, ssl.SSLContext):
+        with suppress(OSError, ssl.SSLError):
+            context.load_verify_locations(cafile=ca_file)
 
 
 class TokenFile:

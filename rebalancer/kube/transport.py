@@ -63,11 +63,16 @@ async def anonymous(_: bool) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """Where the API server is and how to get there; `connector` is called on the running loop."""
+    """Where the API server is and how to get there; `connector` is called on the running loop.
+
+    `trust` reads the certificate authorities again, because the server's certificate was not accepted: somebody may
+    have replaced them.
+    """
 
     base_url: str
     connector: Callable[[], aiohttp.BaseConnector]
     credentials: Credentials = anonymous
+    trust: Callable[[], Awaitable[None]] | None = None
     proxy: str | None = None
     server_hostname: str | None = None
 
@@ -278,6 +283,11 @@ class Api:
                 answered = True
                 self.answers[request.kind, str(response.status)] += 1
                 yield response
+        except aiohttp.ClientConnectorCertificateError as error:
+            if self.endpoint.trust is not None:
+                await self.endpoint.trust()
+            why = getattr(error.certificate_error, "verify_message", "") or str(error.certificate_error)
+            raise ApiError(f"{request}: the API server's certificate is not accepted: {why}") from error
         except (aiohttp.ClientError, OSError) as error:
             # aiohttp's own time limits (connect, silence) are OSErrors too; ours comes as a cancellation.
             raise ApiError(f"{request}: {str(error) or type(error).__name__}") from error

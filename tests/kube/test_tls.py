@@ -1,0 +1,112 @@
+"""A real TLS connection: certificates that are not accepted are a sentence, and a CA that is replaced is found."""
+
+from __future__ import annotations
+
+import ssl
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import anyio
+import pytest
+from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from rebalancer.kube.client import Access, connect
+from rebalancer.kube.outcome import Answer, ApiError
+
+Pair = tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
+KUBECONFIG = """
+apiVersion: v1
+kind: Config
+current-context: c
+contexts: [{name: c, context: {cluster: c, user: u}}]
+users: [{name: u, user: {token: t}}]
+clusters: [{name: c, cluster: {server: "https://127.0.0.1:PORT", certificate-authority: CA}}]
+"""
+
+
+def certificate(name: str, issuer: Pair | None = None, *, days: int = 1) -> Pair:
+    """A CA, or a server certificate for 127.0.0.1 by `issuer`; with `days` below 0 it has expired."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    signer = issuer[1] if issuer else key
+    alternative = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer[0].subject if issuer else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=9))
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
+    )
+    usage = x509.KeyUsage(True, False, False, False, False, issuer is None, issuer is None, False, False)
+    builder = builder.add_extension(usage, critical=True)
+    return (builder.add_extension(alternative, critical=False) if issuer else builder).sign(
+        signer, hashes.SHA256()
+    ), key
+
+
+def write(path: Path, *found: x509.Certificate | ec.EllipticCurvePrivateKey) -> str:
+    pem = serialization.Encoding.PEM
+    plain = (pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    parts = [p.public_bytes(pem) if isinstance(p, x509.Certificate) else p.private_bytes(*plain) for p in found]
+    path.write_bytes(b"".join(parts))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("before", "days", "words"),
+    [
+        ("another", 1, "the API server's certificate is not accepted: unable to get local issuer certificate"),
+        ("right", -1, "the API server's certificate is not accepted: certificate has expired"),
+    ],
+)
+def test_a_certificate_that_is_not_accepted_is_a_sentence_until_the_ca_is_replaced(
+    tmp_path: Path, before: str, days: int, words: str
+) -> None:
+    right = certificate("right")
+    known = right if before == "right" else certificate("another")
+    served = certificate("server", right, days=days)
+    ca = tmp_path / "ca.crt"
+    write(ca, known[0])
+
+    async def answer(_: web.BaseRequest) -> web.StreamResponse:
+        return web.json_response({})
+
+    async def main() -> None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(write(tmp_path / "server.pem", *served))
+        runner = web.ServerRunner(web.Server(answer, access_log=None), shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+        kubeconfig = tmp_path / "kubeconfig"
+        port = str(runner.addresses[0][1])
+        kubeconfig.write_text(KUBECONFIG.replace("PORT", port).replace("CA", str(ca)), encoding="utf-8")
+        try:
+            async with await connect(Access(kubeconfig=str(kubeconfig)), monotonic=anyio.current_time) as api:
+                for _ in range(2):
+                    with pytest.raises(ApiError) as refused:
+                        await api.get("/api/v1/nodes")
+                    assert words in str(refused.value)
+                ca.write_text("nonsense", encoding="utf-8")
+                with pytest.raises(ApiError, match="not accepted"):
+                    await api.get("/api/v1/nodes")
+                write(ca, right[0])
+                if days < 0:
+                    return
+                with pytest.raises(ApiError, match="not accepted"):
+                    await api.get("/api/v1/nodes")
+                assert isinstance(await api.get("/api/v1/nodes"), Answer)
+        finally:
+            await runner.cleanup()
+
+    anyio.run(main)
