@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import statistics
 from collections.abc import Callable, Sequence
@@ -63,13 +64,15 @@ def _intro(best: Best, unit: float) -> list[str]:
         f"Real parts: {versions}.",
         "",
         f"Start: {best.hotspots} of 12 workers above 80 % of their CPU, the fullest at {best.highest:.0%}, and "
-        f"{best.violations} broken rules (each side of a broken anti-affinity counts). The least that cures all of it "
+        f"{best.violations} broken rules (each side of a broken anti-affinity counts). The least that cures all that can be cured "
         f"is **{best.bound['80']} migrations** ({proven['80']}) with every node at 80 % or less, and "
         f"{best.bound['75']} ({proven['75']}) where hotspots are brought down to 75 %; "
-        f"{best.hotspots_left['80']} hotspots and {best.violations_left['80']} broken rules are then left.",
+        f"{best.hotspots_left['80']} hotspots and {best.violations_left['80']} broken rules are then left, "
+        "for VMs that cannot be migrated.",
         "",
         f"Ranges are over the runs. Time to quiet is in units of one migration ({unit:.1f} s, the median over all "
-        f"runs from the moment KubeVirt has a slot for it); `never`: still at it after {LIMIT_SECONDS} s.",
+        f"runs from the moment KubeVirt has a slot for it); `never`: still at it after {LIMIT_SECONDS} s. "
+        f"Load average over the last 15 minutes of it: {os.getloadavg()[2]:.0f}; times depend on it, counts hardly.",
     ]
 
 
