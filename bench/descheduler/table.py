@@ -64,7 +64,8 @@ def _intro(best: Best, unit: float) -> list[str]:
         f"Real parts: {versions}.",
         "",
         f"Start: {best.hotspots} of 12 workers above 80 % of their CPU, the fullest at {best.highest:.0%}, and "
-        f"{best.violations} broken rules (each side of a broken anti-affinity counts). The least that cures all that can be cured "
+        f"{best.violations} broken rules (each side of a broken anti-affinity counts). "
+        "The least that cures all that can be cured "
         f"is **{best.bound['80']} migrations** ({proven['80']}) with every node at 80 % or less, and "
         f"{best.bound['75']} ({proven['75']}) where hotspots are brought down to 75 %; "
         f"{best.hotspots_left['80']} hotspots and {best.violations_left['80']} broken rules are then left, "
