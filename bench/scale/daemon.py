@@ -1,8 +1,8 @@
 """The daemon in a process of its own, measured from inside: `python -m bench.scale.daemon PORT SECONDS` prints JSON.
 
 CPU seconds are the process's own, threads included, so that other processes on the machine do not count. How long the
-event loop was blocked is how late a timer of 5 ms was. On a busy machine that holds others' time; what the process
-itself used from one timer to the next does not, but holds what its own threads did beside the loop.
+event loop was blocked is how late a timer of 5 ms was. On a busy machine that holds others' time; the CPU that the
+loop's thread used from one timer to the next does not, nor does it hold what other threads did beside it.
 """
 
 from __future__ import annotations
@@ -28,25 +28,29 @@ RATE = 1_000
 
 
 class Loop:
-    """How late timers were, and how much CPU the process used from one to the next."""
+    """How late timers were, and how much CPU the loop's own thread, and all threads, used from one to the next."""
 
     def __init__(self) -> None:
         self.late: list[float] = []
-        self.used: list[float] = []
+        self.own: list[float] = []
+        self.all: list[float] = []
 
     async def run(self) -> None:
         """Measures until cancelled."""
         while True:
-            due, cpu = time.monotonic() + TICK_SECONDS, time.process_time()
+            due, own, all_threads = time.monotonic() + TICK_SECONDS, time.thread_time(), time.process_time()
             await anyio.sleep(TICK_SECONDS)
             self.late.append(time.monotonic() - due)
-            self.used.append(time.process_time() - cpu)
+            self.own.append(time.thread_time() - own)
+            self.all.append(time.process_time() - all_threads)
 
     def take(self) -> dict[str, float]:
         """What was seen since the last time, in milliseconds."""
-        late, used = sorted(self.late), max(self.used)
-        self.late, self.used = [], []
-        return {"late": 1000 * late[-1], "late_p99": 1000 * late[int(0.99 * (len(late) - 1))], "used": 1000 * used}
+        late, own, all_threads = sorted(self.late), max(self.own), max(self.all)
+        self.late, self.own, self.all = [], [], []
+        p99 = late[int(0.99 * (len(late) - 1))]
+        return {name: 1000 * value for name, value in
+                (("late", late[-1]), ("late_p99", p99), ("own", own), ("all", all_threads))}  # fmt: skip
 
 
 def memory() -> dict[str, float]:
