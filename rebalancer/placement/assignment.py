@@ -23,8 +23,7 @@ class Assignment:
         self.index, self.problem = index, problem
         self.at = problem.home.copy() if at is None else at.copy()
         self.reference = problem.home
-        self.load = problem.base.copy()
-        np.add.at(self.load, self.at, problem.demand)
+        self.load = problem.load(self.at)
         self.excluded = [rule.counts(self.at) for rule in problem.exclusions]
         self.attracted = [rule.counts(self.at) for rule in problem.attractions]
         self.spread = [rule.counts(self.at) for rule in problem.spreads]
@@ -35,8 +34,8 @@ class Assignment:
         problem, origin = self.problem, int(self.at[item])
         if origin == node:
             return
-        self.load[origin] -= problem.demand[item]
-        self.load[node] += problem.demand[item]
+        self.load[origin] -= problem.taken(item, origin)
+        self.load[node] += problem.taken(item, node)
         for role in self.index.exclusion_roles.get(item, ()):
             domain = problem.exclusions[role.rule].domain
             numbers = self.excluded[role.rule]
@@ -62,7 +61,7 @@ class Assignment:
     def fits(self, item: int) -> Bools:
         """mask[N] of the nodes with room for the item; its own present node counts it as gone."""
         needed = self.load + self.problem.demand[item]
-        needed[self.at[item]] -= self.problem.demand[item]
+        needed[self.at[item]] -= self.problem.taken(item, int(self.at[item]))
         wanted = self.problem.demand[item] > 0
         room: Bools = (needed[:, wanted] <= self.problem.ceiling[:, wanted]).all(axis=1)
         return room

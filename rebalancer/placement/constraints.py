@@ -37,7 +37,7 @@ class Choices:
         self.fixed_load = {node: state.load[node].copy() for node in self.by_node}
         for item in options:
             here = int(state.at[item])
-            self.fixed_load[here] -= state.problem.demand[item]
+            self.fixed_load[here] -= state.problem.taken(item, here)
 
     def stays(self, item: int) -> Literal | bool:
         """Whether an item is at home."""

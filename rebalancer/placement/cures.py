@@ -94,7 +94,7 @@ def _floors(start: Assignment, mobile: list[bool]) -> tuple[int, int, int]:
     least = start.load.copy()
     on_hot: Bools = np.asarray(problem.hot.any(axis=1))[problem.home]
     leaving = np.flatnonzero(~stays & on_hot)
-    np.subtract.at(least, problem.home[leaving], problem.demand[leaving])
+    np.subtract.at(least, problem.home[leaving], problem.resting[leaving])
     over_high, over_low = overload(problem, least)
     violations = int(problem.misplaced[stays].sum())
     for number in start.index.sick_exclusions:
@@ -210,15 +210,17 @@ class _Clinic:
         free = [item for item in items if item not in leaving]
         groups = self.groups.get(node, [])
         need = (
-            _excess(self.start, node) - self.spared[node] - problem.demand[list(leaving), : problem.counted].sum(axis=0)
+            _excess(self.start, node)
+            - self.spared[node]
+            - problem.resting[list(leaving), : problem.counted].sum(axis=0)
         )
-        most = problem.demand[free, : problem.counted].sum(axis=0)
+        most = problem.resting[free, : problem.counted].sum(axis=0)
         short = [int(r) for r in np.flatnonzero(np.minimum(need, most) > 0)]
         quotas = [group.quota - len(set(group.members) & set(leaving)) for group in groups]
         candidates = [
             Candidate(
                 item=item,
-                weight=tuple(int(problem.demand[item, r]) for r in short),
+                weight=tuple(int(problem.resting[item, r]) for r in short),
                 cost=int(problem.cost[item]),
                 cliques=tuple(number for number, group in enumerate(groups) if item in group.members),
             )

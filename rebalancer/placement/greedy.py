@@ -57,7 +57,7 @@ def _eject(state: Assignment, item: int, fit: Fit) -> bool:
             if (
                 not small
                 or problem.cost[other] >= (best[0] if best else 1 << 60)
-                or (problem.demand[other] < lack[at]).any()
+                or (problem.resting[other] < lack[at]).any()
             ):
                 continue
             key = (int(problem.klass[other]), tuple(problem.demand[other].tolist()))

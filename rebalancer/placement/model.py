@@ -65,16 +65,15 @@ class Model:
                 continue
             fixed = choices.fixed_load[node]
             for resource in range(problem.capacity.shape[1]):
-                asking = [(item, x) for item, x in literals if problem.demand[item, resource] > 0]
+                asking = [(item, x) for item, x in literals if problem.taken(item, node)[resource] > 0]
                 if not any(node != problem.home[item] for item, _ in asking):
                     continue
                 room = int(problem.ceiling[node, resource] - fixed[resource])
-                if sum(int(problem.demand[item, resource]) for item, _ in asking) <= room:
+                amounts = [int(problem.taken(item, node)[resource]) for item, _ in asking]
+                if sum(amounts) <= room:
                     continue
-                unit = gcd(*(int(problem.demand[item, resource]) for item, _ in asking))
-                load = cp_model.LinearExpr.weighted_sum(
-                    [x for _, x in asking], [int(problem.demand[item, resource]) // unit for item, _ in asking]
-                )
+                unit = gcd(*amounts)
+                load = cp_model.LinearExpr.weighted_sum([x for _, x in asking], [amount // unit for amount in amounts])
                 if problem.start[node, resource] <= problem.ceiling[node, resource]:
                     self.model.add(load <= room // unit)
                 else:
@@ -93,7 +92,7 @@ class Model:
             scale = int(problem.scale[node, resource])
             fixed = int(choices.fixed_load[node][resource]) if literals else int(self.state.load[node, resource])
             load = cp_model.LinearExpr.weighted_sum(
-                [x for _, x in literals], [int(problem.demand[item, resource]) for item, _ in literals]
+                [x for _, x in literals], [int(problem.taken(item, node)[resource]) for item, _ in literals]
             )
             for name, limit in (("over_high", problem.high), ("over_low", problem.low)):
                 most = max(0, -(-1000 * (int(problem.start[node, resource]) - int(limit[node, resource])) // scale))
@@ -111,7 +110,8 @@ class Model:
             if self.state.index.ruled(item) or home not in options:
                 continue
             row = (problem.klass[item], problem.cost[item], problem.taste[item], problem.misplaced[item])
-            key = (home, *row, tuple(problem.demand[item].tolist()), tuple(options))
+            size = (*problem.demand[item].tolist(), *problem.resting[item].tolist())
+            key = (home, *row, size, tuple(options))
             if key in twins:
                 self.model.add_implication(choices.of[twins[key]][home], options[home])
             twins[key] = item

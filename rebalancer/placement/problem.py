@@ -21,6 +21,7 @@ class Problem:
     low, high[N, C] thresholds as amounts; hot[N, C] marks the overloads that are to be cured
     scale[N, C]     allocatable, the denominator of overload in permille
     demand[I, R], home[I], cost[I], movable[I]
+    resting[I, R]   what the item takes at home, where that differs from the demand that it brings elsewhere
     klass[I]        row of allowed[K, N]: the nodes that would take the item but for load and rules
     judged[I]       whether rules between items that this one breaks count at all
     misplaced[I]    how many rules the item breaks by itself where it is (node affinity, taints) that are to be cured
@@ -50,6 +51,7 @@ class Problem:
     attractions: tuple[Attraction, ...] = ()
     spreads: tuple[Spread, ...] = ()
     bystanders: Ints = field(default_factory=lambda: np.zeros((0, 3), dtype=np.int64))
+    resting: Ints = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int64))
     start: Ints = field(init=False)
     ceiling: Ints = field(init=False)
 
@@ -60,13 +62,27 @@ class Problem:
         assert self.demand.shape == (items, resources)
         assert self.low.shape == self.high.shape == self.hot.shape == self.scale.shape
         assert len(self.cost) == len(self.movable) == len(self.klass) == len(self.misplaced) == items
+        if not self.resting.size:
+            object.__setattr__(self, "resting", self.demand)
+        assert self.resting.shape == self.demand.shape
         start = self.base.copy()
-        np.add.at(start, self.home, self.demand)
+        np.add.at(start, self.home, self.resting)
         ceiling = self.capacity.copy()
         # Whoever receives anything ends at low or below, hot or not.
         ceiling[:, : self.counted] = np.minimum(ceiling[:, : self.counted], self.low)
         object.__setattr__(self, "start", start)
         object.__setattr__(self, "ceiling", ceiling)
+
+    def taken(self, item: int, node: int) -> Ints:
+        """[R] what an item takes of a node."""
+        amounts: Ints = self.resting[item] if node == self.home[item] else self.demand[item]
+        return amounts
+
+    def load(self, at: Ints) -> Ints:
+        """load[N, R] of a placement."""
+        load = self.base.copy()
+        np.add.at(load, at, np.where((at == self.home)[:, None], self.resting, self.demand))
+        return load
 
     @property
     def nodes(self) -> int:

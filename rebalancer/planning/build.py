@@ -154,7 +154,8 @@ def build(picture: Picture, chosen: Collection[str]) -> Built:
     demand = _table([_amounts(amount, names, 1) for amount in requests], names)
     home = np.array([position[pod.node] for pod in pods], dtype=np.int64)
     base = _table([_amounts(settled.requested(name), names, len(settled.pods_on(name))) for name in nodes], names)
-    np.subtract.at(base, home, _table([_amounts(pod.spec.requests, names, 1) for pod in pods], names))
+    resting = _table([_amounts(pod.spec.requests, names, 1) for pod in pods], names)
+    np.subtract.at(base, home, resting)
     low, high, hot, scale = _thresholds(picture, nodes)
     taste, liking = _preferences(picture, keys)
     between = Between(picture, keys, nodes)
@@ -166,6 +167,7 @@ def build(picture: Picture, chosen: Collection[str]) -> Built:
         hot=hot,
         scale=scale,
         demand=demand,
+        resting=resting,
         home=home,
         cost=np.array(
             [migration_cost(snapshot.vmis[k], p, picture.params) for k, p in zip(keys, pods, strict=True)],

@@ -60,8 +60,7 @@ class Reasons:
     def _hot_nodes(self, picture: Picture) -> dict[str, list[str]]:
         """Node → what the plan brings it down to, of each resource that made it a hotspot."""
         problem = self._built.problem
-        load = problem.base.copy()
-        np.add.at(load, self._at, problem.demand)
+        load = problem.load(self._at)
         found: dict[str, list[str]] = {}
         position = {name: number for number, name in enumerate(self._built.nodes)}
         for node, resource in sorted(picture.hot):

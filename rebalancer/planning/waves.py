@@ -241,8 +241,8 @@ class _Wave:
         while self.steps:
             load = self.of.settled.load[:, :counted].copy()
             for step in self.steps:
-                load[step.source] -= problem.demand[step.item, :counted]
-                load[step.target] += problem.demand[step.item, :counted]
+                load[step.source] -= problem.taken(step.item, step.source)[:counted]
+                load[step.target] += problem.taken(step.item, step.target)[:counted]
             first = np.maximum(problem.low, self.of.settled.load[:, :counted])
             overfull = {step.target for step in self.steps if (load[step.target] > first[step.target]).any()}
             if not overfull:

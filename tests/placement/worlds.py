@@ -16,7 +16,10 @@ from rebalancer.placement.problem import Problem
 
 @dataclass(kw_only=True)
 class Item:
-    """An item on node `home` with so much CPU and memory; `only` are the nodes that would take it."""
+    """An item on node `home` with so much CPU and memory; `only` are the nodes that would take it.
+
+    Elsewhere it takes `more` CPU.
+    """
 
     home: int
     cpu: int
@@ -25,6 +28,7 @@ class Item:
     movable: bool = True
     only: Sequence[int] | None = None
     misplaced: int = 0
+    more: int = 0
 
 
 @dataclass(kw_only=True)
@@ -49,10 +53,11 @@ class World:
         base = np.zeros((self.nodes, 2), dtype=np.int64)
         for node, amount in self.base.items():
             base[node, 0] = amount
-        demand = numbers([[item.cpu, item.memory] for item in self.items]).reshape(count, 2)
+        resting = numbers([[item.cpu, item.memory] for item in self.items]).reshape(count, 2)
+        demand = resting + numbers([[item.more, 0] for item in self.items]).reshape(count, 2)
         home = numbers([item.home for item in self.items])
         start = base.copy()
-        np.add.at(start, home, demand)
+        np.add.at(start, home, resting)
         high = np.full((self.nodes, 1), self.high, dtype=np.int64)
         allowed = np.zeros((max(count, 1), self.nodes), dtype=bool)
         for number, item in enumerate(self.items):
@@ -65,6 +70,7 @@ class World:
             "hot": start[:, :1] > high,
             "scale": capacity[:, :1].copy(),
             "demand": demand,
+            "resting": resting,
             "home": home,
             "cost": numbers([item.cost for item in self.items]),
             "movable": np.array([item.movable for item in self.items], dtype=bool),
@@ -189,7 +195,14 @@ class Judge:
         matched = holder in rule.matched.tolist()
         source = strict and matched and int(rule.domain[self.problem.home[holder]]) == domain
         fewest = min(counts[d] for d in set(rule.domain.tolist()) - {NOWHERE})
-        return bool(counts[domain] + source - fewest <= rule.max_skew)
+        broken_before = 0 if strict else self._skew(rule, self.problem.home.tolist(), holder)
+        return bool(counts[domain] + source - fewest <= rule.max_skew + broken_before)
+
+    def _skew(self, rule: Spread, at: Sequence[int], holder: int) -> int:
+        """How far a holder's domain is above the maximum: as much is tolerated of what was broken so before."""
+        counts, domain = self._counts(rule, at), int(rule.domain[at[holder]])
+        fewest = min(counts[d] for d in counts if d != NOWHERE)
+        return 1 if domain == NOWHERE else max(0, counts[domain] - fewest - rule.max_skew)
 
     def _counts(self, rule: Spread, at: Sequence[int]) -> dict[int, int]:
         return {d: sum(rule.domain[at[i]] == d for i in rule.matched.tolist()) for d in set(rule.domain.tolist())}
@@ -213,16 +226,14 @@ class Judge:
                 first = not others and holder in matched and attraction_.domain[at[holder]] != NOWHERE
                 found.append(0 if content or first else 1)
         for spread_ in problem.spreads:
-            counts = self._counts(spread_, at)
-            fewest = min(counts[d] for d in counts if d != NOWHERE)
-            for holder in spread_.holders.tolist():
-                domain = int(spread_.domain[at[holder]])
-                found.append(1 if domain == NOWHERE else max(0, counts[domain] - fewest - spread_.max_skew))
+            found += [self._skew(spread_, at, holder) for holder in spread_.holders.tolist()]
         return found
 
     def _load(self, at: Sequence[int]) -> Any:
-        load = self.problem.base.copy()
-        np.add.at(load, np.array(at, dtype=np.int64), self.problem.demand)
+        problem = self.problem
+        load = problem.base.copy()
+        for item, node in enumerate(at):
+            load[node] += problem.resting[item] if node == problem.home[item] else problem.demand[item]
         return load
 
     def stages(self, at: Sequence[int]) -> Stages:
@@ -272,6 +283,7 @@ def worlds(draw: st.DrawFn) -> World:
             movable=draw(st.integers(0, 5)) > 0,
             only=draw(st.one_of(st.none(), st.lists(st.integers(0, nodes - 1), max_size=2, unique=True))),
             misplaced=draw(st.sampled_from([0, 0, 0, 1])),
+            more=draw(st.sampled_from([0, 0, 0, 15])),
         )
         for _ in range(count)
     ]
