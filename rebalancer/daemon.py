@@ -69,6 +69,16 @@ class DaemonParams:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Makers:
+    """Who makes the parts that see, lead and act: another's may stand in, such as one with a fault planted in it."""
+
+    cache: Callable[..., Cache] = Cache
+    elector: Callable[..., Elector] = Elector
+    executor: Callable[..., Executor] = Executor
+    cycle: Callable[..., Cycle] = Cycle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
     """What a daemon stands on: time, threads, chance, signals. In virtual time: the loop's clock, `inline`, a seed.
 
@@ -83,6 +93,7 @@ class Runtime:
     signals: bool = False
     reload: Callable[[], DaemonParams] | None = None
     reload_seconds: float = 30.0
+    makers: Makers = Makers()
 
 
 RUNTIME_DEFAULTS = Runtime()
@@ -200,12 +211,12 @@ class _Settings:
 
 
 def _assemble(params: DaemonParams, api: Api, runtime: Runtime, on_report: Callable[[Report], None]) -> _Parts:
-    clock = runtime.clock
+    clock, makers = runtime.clock, runtime.makers
     around = Surroundings(monotonic=clock.monotonic, now=clock.now, random=runtime.random)
-    cache = Cache(api, around, params.cache)
-    elector = Elector(api, params.lease, around, changed=cache.wake) if params.lease is not None else None
+    cache = makers.cache(api, around, params.cache)
+    elector = makers.elector(api, params.lease, around, changed=cache.wake) if params.lease is not None else None
     leadership: Leadership = elector or Alone()
-    executor = Executor(api, leadership, clock, params.executor)
+    executor = makers.executor(api, leadership, clock, params.executor)
     switch = Switch(clock.now, cache.wake)
     ports = Ports(
         cache=cache,
@@ -229,7 +240,7 @@ def _assemble(params: DaemonParams, api: Api, runtime: Runtime, on_report: Calla
         showcase.observe(report)
         on_report(report)
 
-    cycle = Cycle(ports, params.cycle)
+    cycle = makers.cycle(ports, params.cycle)
     showcase = _Showcase(cache, cycle, params, clock.now())
     loop = Loop(cycle, cache, clock, params.loop, publish)
 
