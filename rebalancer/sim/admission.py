@@ -96,8 +96,8 @@ def admit_migration(store: Store, item: Obj, user: str) -> None:
     if migratable and migratable["status"] == "False":
         reason, message = migratable.get("reason", ""), migratable.get("message", "")
         raise _denied(webhook, 400, f"Cannot migrate VMI, Reason: {reason}, Message: {message}")
-    for other in store.items(MIGRATIONS, namespace):
-        if labels_of(other).get(VMI_NAME) == name and phase(other) not in TERMINAL:
+    for other in store.where(MIGRATIONS, "vmi", f"{namespace}/{name}"):
+        if phase(other) not in TERMINAL:
             uid = other["metadata"]["uid"]
             message = f"Active migration job ({uid}) is currently already in progress for VMI {name}."
             raise _denied(webhook, 400, f"in-flight migration detected. {message}")

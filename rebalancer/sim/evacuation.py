@@ -62,10 +62,8 @@ class EvacuationController(Controller):
         node = self.store.find("nodes", "", key)
         if node is None:
             return
-        for vmi in self.store.items(VMIS):
-            if status(vmi).get("nodeName") == key and (
-                self._drained(node) or status(vmi).get("evacuationNodeName") == key
-            ):
+        for vmi in self.store.where(VMIS, "node", key):
+            if self._drained(node) or status(vmi).get("evacuationNodeName") == key:
                 self._evacuate(vmi, key)
 
     def _evacuate(self, vmi: Obj, node: str) -> None:
@@ -75,11 +73,10 @@ class EvacuationController(Controller):
             return
         if not is_true(vmi, "LiveMigratable"):
             return
-        migrations = self.store.items(MIGRATIONS, namespace)
-        if any(other["spec"].get("vmiName") == name and phase(other) not in TERMINAL for other in migrations):
+        migrations = self.store.where(MIGRATIONS, "vmi", f"{namespace}/{name}")
+        if any(phase(other) not in TERMINAL for other in migrations):
             return
-        uid = vmi["metadata"]["uid"]
-        if sum(owner_uid(pod) == uid and not terminal(pod) for pod in self.store.items("pods", namespace)) > 1:
+        if sum(not terminal(pod) for pod in self.store.where("pods", "owner", vmi["metadata"]["uid"])) > 1:
             return
         source = annotations_of(vmi).get("kubevirt.io/eviction-source")
         kind = BY_STORAGE[MIGRATIONS]

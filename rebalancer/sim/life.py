@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rebalancer.sim import admission, shapes
 from rebalancer.sim.errors import ApiError
-from rebalancer.sim.objects import TERMINAL, Obj, deleting, key_of, labels_of, phase
+from rebalancer.sim.objects import Obj, deleting, key_of, labels_of, phase
 from rebalancer.sim.resources import BY_STORAGE, MIGRATIONS, VMIS
 from rebalancer.sim.world import World
 
@@ -159,4 +159,4 @@ class Life:
 
 def unfinished(world: World) -> int:
     """Migrations that have not ended."""
-    return sum(phase(item) not in TERMINAL for item in world.store.items(MIGRATIONS))
+    return len(world.store.where(MIGRATIONS, "open", "open"))

@@ -37,7 +37,6 @@ from rebalancer.sim.objects import (
     deleting,
     key_of,
     labels_of,
-    owner_uid,
     phase,
     ready,
     seconds_of,
@@ -80,8 +79,8 @@ class MigrationController(Controller):
                     self.enqueue(key_of(item))
 
     def _enqueue_of(self, namespace: str, vmi: str, *, settled: bool = False) -> None:
-        for item in self.store.items(MIGRATIONS, namespace):
-            if item["spec"].get("vmiName") == vmi and (settled or not self._settled(item)):
+        for item in self.store.where(MIGRATIONS, "vmi", f"{namespace}/{vmi}"):
+            if settled or not self._settled(item):
                 self.enqueue(key_of(item), priority=priority_of(item))
 
     @staticmethod
@@ -109,11 +108,7 @@ class MigrationController(Controller):
         self._update(case)
 
     def _case(self, item: Obj, vmi: Obj) -> Case:
-        launchers = [
-            pod
-            for pod in self.store.items("pods", item["metadata"]["namespace"])
-            if owner_uid(pod) == vmi["metadata"]["uid"]
-        ]
+        launchers = self.store.where("pods", "owner", vmi["metadata"]["uid"])
         here = [pod for pod in launchers if pod["spec"].get("nodeName") == status(vmi).get("nodeName")]
         here.sort(key=lambda pod: pod["metadata"]["creationTimestamp"])
         case = Case(
@@ -207,10 +202,8 @@ class MigrationController(Controller):
         other = case.state.get("migrationUid")
         if not other or other == case.uid:
             return True
-        for item in self.store.items(MIGRATIONS, case.item["metadata"]["namespace"]):
-            if item["metadata"]["uid"] == other:
-                return phase(item) in TERMINAL
-        return True
+        found = self.store.where(MIGRATIONS, "vmi", key_of(case.vmi))
+        return all(phase(item) in TERMINAL for item in found if item["metadata"]["uid"] == other)
 
     def _cancel_pod(self, case: Case) -> None:
         if case.pod is None or deleting(case.pod):
@@ -226,10 +219,8 @@ class MigrationController(Controller):
         """Only KubeVirt's own evacuations and updates wait after failures: 20 s, doubled each time."""
         if not kubevirts_own(case.item):
             return False
-        namespace, name = case.vmi["metadata"]["namespace"], case.vmi["metadata"]["name"]
-        known = [item for item in self.store.items(MIGRATIONS, namespace) if item["spec"].get("vmiName") == name]
         known = sorted(
-            filter(kubevirts_own, known),
+            filter(kubevirts_own, self.store.where(MIGRATIONS, "vmi", key_of(case.vmi))),
             key=lambda item: (item["metadata"]["creationTimestamp"], item["metadata"]["uid"] == case.uid),
             reverse=True,
         )
@@ -256,8 +247,7 @@ class MigrationController(Controller):
     def _create_pod(self, case: Case) -> None:
         """The target pod, if there is a slot for it; the VMI must run in exactly one pod."""
         vmi, key = case.vmi, key_of(case.item)
-        pods = [pod for pod in self.store.items("pods", vmi["metadata"]["namespace"])
-                if owner_uid(pod) == vmi["metadata"]["uid"] and not terminal(pod)]  # fmt: skip
+        pods = [pod for pod in self.store.where("pods", "owner", vmi["metadata"]["uid"]) if not terminal(pod)]
         if len(pods) > 1:
             self.enqueue(key, after=1.0, priority=RUNNING_PRIORITY)
             return
@@ -375,12 +365,9 @@ class MigrationController(Controller):
 
     def _collect(self, case: Case) -> None:
         """The newest five final migrations of a VMI stay, older ones go and take the pod they left behind with them."""
-        namespace, name = case.vmi["metadata"]["namespace"], case.vmi["metadata"]["name"]
-        final = [
-            item
-            for item in self.store.items(MIGRATIONS, namespace)
-            if item["spec"].get("vmiName") == name and phase(item) in TERMINAL and not deleting(item)
-        ]
+        namespace = case.vmi["metadata"]["namespace"]
+        known = self.store.where(MIGRATIONS, "vmi", key_of(case.vmi))
+        final = [item for item in known if phase(item) in TERMINAL and not deleting(item)]
         final.sort(key=lambda item: item["metadata"]["creationTimestamp"])
         for item in final[:-KEPT_PER_VMI]:
             state = status(item).get("migrationState") or {}
@@ -389,6 +376,6 @@ class MigrationController(Controller):
             if pod is not None and terminal(pod):
                 self._delete_pod(pod)
             self.store.delete(MIGRATIONS, namespace, item["metadata"]["name"], actor=ACTOR)
-        for item in self.store.items(MIGRATIONS, namespace):
-            if phase(item) == "Pending":
+        for item in self.store.where(MIGRATIONS, "open", "open"):
+            if item["metadata"]["namespace"] == namespace and phase(item) == "Pending":
                 self.enqueue(key_of(item), priority=priority_of(item))

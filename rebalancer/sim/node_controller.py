@@ -83,8 +83,8 @@ class NodeController(Controller):
         self.store.modify("nodes", "", node, change, actor=ACTOR)
 
     def _evict(self, node: str, *, gone: bool) -> None:
-        for pod in self.store.items("pods"):
-            if pod["spec"].get("nodeName") != node or terminal(pod):
+        for pod in self.store.where("pods", "node", node):
+            if terminal(pod):
                 continue
             meta = pod["metadata"]
             if gone:

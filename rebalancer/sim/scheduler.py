@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
-from rebalancer.domain.cluster import CSINode, Namespace, PersistentVolume, PersistentVolumeClaim
 from rebalancer.domain.frozen import EMPTY, FrozenMap
 from rebalancer.domain.node import Node
 from rebalancer.domain.pod import Pod
@@ -47,8 +47,11 @@ class Scheduler(Controller):
 
     def resync(self) -> None:
         self._state = None
-        for pod in self.store.items("pods"):
-            self._consider(pod)
+        for item in self.store.items("pods"):
+            pod = None if terminal(item) else self._read_pod(item)
+            if pod is not None and pod.node:
+                self._placed[pod.key] = pod
+            self._consider(item)
 
     def changed(self, change: Change) -> None:
         key = f"{change.namespace}/{change.name}"
@@ -106,40 +109,30 @@ class Scheduler(Controller):
         return found if isinstance(found, Pod) else None
 
     def _cluster(self) -> ClusterState:
+        """The cluster as filters see it. Pods are read when they change and not again when a node does."""
         if self._state is None:
-            read = {name: [decode(kind, encode(item)) for item in self.store.items(name)]
-                    for name, kind in (*SURROUNDINGS.items(), ("nodes", "Node"), ("pods", "Pod"))}  # fmt: skip
-            nodes = {found.key: found.value for found in read["nodes"] if isinstance(found.value, Node)}
+            read = {
+                name: FrozenMap({found.key: found.value for found in self._read_all(name, kind)})
+                for name, kind in SURROUNDINGS.items()
+            }
+            nodes = {found.key: found.value for found in self._read_all("nodes", "Node")}
             self._nodes = {key: replace(node, annotations=EMPTY) for key, node in nodes.items()}
-            pods = {found.key: found.value for found in read["pods"] if isinstance(found.value, Pod)}
-            self._placed = {key: pod for key, pod in pods.items() if pod.node and not pod.terminal}
             self._state = ClusterState.of(
                 Snapshot(
                     nodes=FrozenMap(nodes),
                     pods=FrozenMap(self._placed),
-                    namespaces=FrozenMap(
-                        {found.key: found.value for found in read["namespaces"] if isinstance(found.value, Namespace)}
-                    ),
-                    volumes=FrozenMap(
-                        {
-                            found.key: found.value
-                            for found in read["persistentvolumes"]
-                            if isinstance(found.value, PersistentVolume)
-                        }
-                    ),
-                    claims=FrozenMap(
-                        {
-                            found.key: found.value
-                            for found in read["persistentvolumeclaims"]
-                            if isinstance(found.value, PersistentVolumeClaim)
-                        }
-                    ),
-                    csi_nodes=FrozenMap(
-                        {found.key: found.value for found in read["csinodes"] if isinstance(found.value, CSINode)}
-                    ),
+                    namespaces=read["namespaces"],
+                    volumes=read["persistentvolumes"],
+                    claims=read["persistentvolumeclaims"],
+                    csi_nodes=read["csinodes"],
                 )
             )
         return self._state
+
+    def _read_all(self, resource: str, kind: str) -> list[Any]:
+        """Every object of a resource that can be read, decoded."""
+        read = (decode(kind, encode(item)) for item in self.store.items(resource))
+        return [found for found in read if found.value is not None]
 
     # Scheduling
 

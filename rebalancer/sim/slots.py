@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from rebalancer.sim.migration_case import RUNNING_PHASES, Limits
-from rebalancer.sim.objects import JOB_UID, Obj, labels_of, phase, status
+from rebalancer.sim.objects import Obj, phase, status
 from rebalancer.sim.resources import MIGRATIONS, VMIS
 from rebalancer.sim.store import Store
 
 
 def is_free(store: Store, node: str, limits: Limits) -> bool:
     """True if one more migration may start from a node."""
-    running = [item for item in store.items(MIGRATIONS) if _counts(store, item)]
+    running = [item for item in store.where(MIGRATIONS, "open", "open") if _counts(store, item)]
     return len(running) < limits.cluster and _outbound(store, node, running) < limits.outbound
 
 
@@ -19,8 +19,7 @@ def _counts(store: Store, item: Obj) -> bool:
         return True
     if phase(item) not in ("", "Pending"):
         return False
-    uid = item["metadata"]["uid"]
-    return any(labels_of(pod).get(JOB_UID) == uid for pod in store.items("pods", item["metadata"]["namespace"]))
+    return bool(store.where("pods", "job", item["metadata"]["uid"]))
 
 
 def _outbound(store: Store, node: str, running: list[Obj]) -> int:

@@ -7,12 +7,14 @@ synchronous step, so whoever does not await between reading and writing holds a 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from rebalancer.sim.chance import Dice
 from rebalancer.sim.errors import already_exists, bad_request, conflict, expired, invalid, not_found
+from rebalancer.sim.index import INDEXES, Index, Key
 from rebalancer.sim.objects import Obj, copy, encode, stamp, terminal
 from rebalancer.sim.resources import BY_STORAGE, Resource
 
@@ -67,7 +69,6 @@ class Deletion:
 
 
 NOW = Deletion(grace_seconds=0)
-Key = tuple[str, str]
 Listener = Callable[[Change], None]
 
 
@@ -80,7 +81,10 @@ class Store:
         self.compacted = 0
         self._dice = dice or Dice()
         self._objects: dict[str, dict[Key, Obj]] = {storage: {} for storage in BY_STORAGE}
-        self._order: dict[str, list[Key]] = {}
+        self._order: dict[str, list[Key]] = {storage: [] for storage in BY_STORAGE}
+        self._indexes = {
+            storage: {name: Index(read) for name, read in readers.items()} for storage, readers in INDEXES.items()
+        }
         self._history: deque[Change] = deque(maxlen=history)
         self._listeners: dict[int, Listener] = {}
         self._subscriptions = 0
@@ -101,11 +105,15 @@ class Store:
 
     def items(self, resource: str, namespace: str = "") -> list[Obj]:
         """All objects of a kind in the order of their keys, as etcd lists them."""
+        objects, order = self._objects[resource], self._order[resource]
+        if namespace:
+            order = order[bisect_left(order, (namespace, "")) : bisect_left(order, (namespace + "\0", ""))]
+        return [objects[key] for key in order]
+
+    def where(self, resource: str, index: str, value: str) -> list[Obj]:
+        """The objects that an index of index.py has under a value, in the order of their keys."""
         objects = self._objects[resource]
-        order = self._order.get(resource)
-        if order is None:
-            order = self._order[resource] = sorted(objects)
-        return [objects[key] for key in order if not namespace or key[0] == namespace]
+        return [objects[key] for key in self._indexes[resource][index].keys(value)]
 
     def items_at(self, resource: str, version: int, namespace: str = "") -> list[Obj]:
         """The objects as they were at an earlier version; raises ApiError 410 where that is compacted."""
@@ -307,16 +315,22 @@ class Store:
     def _commit(self, resource: str, key: Key, new: Obj, old: Obj | None, actor: str) -> Obj:
         self.version += 1
         new["metadata"]["resourceVersion"] = str(self.version)
+        old_here = self._objects[resource].get(key)
+        if old_here is None:
+            insort(self._order[resource], key)
         self._objects[resource][key] = new
-        if old is None:
-            self._order.pop(resource, None)
+        for index in self._indexes.get(resource, {}).values():
+            index.update(key, old_here, new)
         self._publish(Change(self.version, MODIFIED if old else ADDED, resource, *key, new, old, self.now(), actor))
         return new
 
     def _remove(self, resource: str, key: Key, last: Obj, actor: str) -> Obj:
         self.version += 1
         old = self._objects[resource].pop(key)
-        self._order.pop(resource, None)
+        order = self._order[resource]
+        del order[bisect_left(order, key)]
+        for index in self._indexes.get(resource, {}).values():
+            index.update(key, old, None)
         last["metadata"]["resourceVersion"] = str(self.version)
         self._publish(Change(self.version, DELETED, resource, *key, last, old, self.now(), actor))
         return last

@@ -17,7 +17,6 @@ from rebalancer.sim.objects import (
     deleting,
     key_of,
     labels_of,
-    owner_uid,
     phase,
     ready,
     stamp,
@@ -61,8 +60,7 @@ class VmiController(Controller):
             self.store.delete("pods", pod["metadata"]["namespace"], pod["metadata"]["name"], actor="garbage-collector")
 
     def _pods(self, vmi: Obj) -> list[Obj]:
-        uid = vmi["metadata"]["uid"]
-        return [pod for pod in self.store.items("pods", vmi["metadata"]["namespace"]) if owner_uid(pod) == uid]
+        return self.store.where("pods", "owner", vmi["metadata"]["uid"])
 
     def reconcile(self, key: str) -> None:
         namespace, _, name = key.partition("/")

@@ -203,10 +203,9 @@ class World:
         """The launcher pods that have not ended, of one node or of all."""
         return [
             pod
-            for pod in self.store.items("pods")
+            for pod in (self.store.where("pods", "node", node) if node else self.store.items("pods"))
             if (pod["metadata"].get("labels") or {}).get("kubevirt.io") == LAUNCHER
             and phase(pod) not in TERMINAL
-            and node in ("", pod["spec"].get("nodeName", ""))
             and owner_uid(pod)
         ]
 
