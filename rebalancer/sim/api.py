@@ -14,7 +14,7 @@ from rebalancer.sim import events
 from rebalancer.sim.chance import Dice
 from rebalancer.sim.discovery import discover
 from rebalancer.sim.errors import ApiError, bad_request, forbidden, invalid
-from rebalancer.sim.faults import Entry, Fault, Faults, Hang, Refuse, Reset, Slow, Stale, Truncate
+from rebalancer.sim.faults import Entry, Fault, Faults, Hang, Refuse, Reset, Slow, Stale, Truncate, Twice
 from rebalancer.sim.listing import list_body, parse_version, table
 from rebalancer.sim.objects import Obj, decode, encode
 from rebalancer.sim.resources import Resource, Target, parse_path
@@ -35,9 +35,11 @@ class ApiParams:
 
     `tokens` maps bearer tokens to users; without a token the user is the administrator.
     `watch_list` is the WatchList feature gate (sendInitialEvents), on since Kubernetes 1.34.
+    `blind_seconds`: virt-api's check for a migration in flight is no lock; it does not see one younger than this.
     """
 
     tokens: Mapping[str, str] | None = None
+    blind_seconds: float = 0.0
     watch_list: bool = True
     kubevirt: bool = True
 
@@ -61,7 +63,7 @@ class ApiServer:
         self.log: list[Entry] = []
         self.listeners: list[Callable[[Entry], None]] = []
         self._dice = dice or Dice()
-        self._writer = Writer(store)
+        self._writer = Writer(store, self.params.blind_seconds)
         self._requests = 0
         self._runner: web.ServerRunner | None = None
         self.port = 0
@@ -139,6 +141,8 @@ class ApiServer:
         self._check(entry, entry.target)
         if entry.verb == "watch":
             return await self._watch(request, entry, entry.target)
+        if isinstance(fault, Twice):
+            self._answer(request, entry, entry.target, 0)
         body, code = self._answer(request, entry, entry.target, fault.changes if isinstance(fault, Stale) else 0)
         entry.code = code
         late = await self._suffer(request, entry, self.faults.answer(entry), body)
@@ -231,6 +235,9 @@ class ApiServer:
         # A client that goes away in the middle of its watch is nobody's mistake.
         with suppress(ConnectionResetError):
             await watcher.run(response, version, initial=initial, seconds=seconds)
+            if watcher.broken and request.transport is not None:
+                request.transport.abort()
+                return response
             await response.write_eof()
         return response
 
@@ -240,7 +247,7 @@ class ApiServer:
         self, request: web.BaseRequest, entry: Entry, fault: Fault | None, body: Obj | None = None
     ) -> web.StreamResponse | None:
         """Carry out a fault; an answer ends the request, None lets it go on."""
-        if fault is None or isinstance(fault, Stale):
+        if fault is None or isinstance(fault, Stale | Twice):
             return None
         entry.fault = type(fault).__name__
         if isinstance(fault, Slow):

@@ -80,7 +80,12 @@ class Truncate:
     length: int
 
 
-Fault = Refuse | Reset | Hang | Slow | Stale | Truncate
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Twice:
+    """Carry the request out twice, as a proxy does that believes the first one lost; the second one's answer leaves."""
+
+
+Fault = Refuse | Reset | Hang | Slow | Stale | Truncate | Twice
 
 
 class Trouble(Enum):
@@ -89,7 +94,8 @@ class Trouble(Enum):
     DROP = "dropped until relist"
     DUPLICATE = "sent twice"
     EXPIRE = "410 in mid-stream"
-    CUT = "connection lost before it"
+    CUT = "the watch ends before it"
+    BREAK = "connection lost in the middle of its line"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

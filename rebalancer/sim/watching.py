@@ -24,7 +24,7 @@ def line(kind: str, item: Obj) -> bytes:
 
 
 class Watcher:
-    """One open watch."""
+    """One open watch; `broken` when its connection is to be dropped in the middle of a line."""
 
     def __init__(self, store: Store, target: Target, entry: Entry, faults: Faults) -> None:
         query = entry.query
@@ -37,6 +37,7 @@ class Watcher:
         self._queue: deque[Change] = deque()
         self._wake = asyncio.Event()
         self._sent = 0
+        self.broken = False
 
     def _on_change(self, change: Change) -> None:
         if self._relevant(change):
@@ -144,8 +145,9 @@ class Watcher:
                 status = ApiError(410, "Expired", f"too old resource version: {change.version} (injected)").status()
                 await response.write(b"".join(lines) + line("ERROR", status))
                 return False
-            elif trouble is Trouble.CUT:
-                await response.write(b"".join(lines))
+            elif trouble in (Trouble.CUT, Trouble.BREAK):
+                self.broken = trouble is Trouble.BREAK
+                await response.write(b"".join([*lines, text[: len(text) // 2] if self.broken else b""]))
                 return False
             lines.append(text)
         if lines:
