@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 
 from rebalancer.sim.check_reading import (
     Obj,
@@ -32,7 +33,7 @@ class Guest:
     needs: Mapping[str, Fraction]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Picture:
     """The cluster with every VM in one place: where it runs, whatever is under way. By name."""
 
@@ -40,29 +41,35 @@ class Picture:
     namespaces: Mapping[str, Obj]
     guests: Mapping[str, Guest]
 
+    @cached_property
+    def neighbours(self) -> Mapping[str, list[Guest]]:
+        """The guests of each namespace."""
+        found: dict[str, list[Guest]] = {}
+        for guest in self.guests.values():
+            found.setdefault(guest.namespace, []).append(guest)
+        return found
+
     def moved(self, places: Mapping[str, str]) -> Picture:
         """The same with some VMs elsewhere."""
-        guests = {
-            name: guest
-            if name not in places
-            else Guest(
-                name=name,
-                namespace=guest.namespace,
-                labels=guest.labels,
-                spec=guest.spec,
-                node=places[name],
-                needs=guest.needs,
-            )
-            for name, guest in self.guests.items()
-        }
+        guests = dict(self.guests)
+        for name, node in places.items():
+            if name in guests:
+                guests[name] = replace(guests[name], node=node)
         return Picture(nodes=self.nodes, namespaces=self.namespaces, guests=guests)
 
 
 RESOURCES = ("cpu", "memory")
 
 
-def take(items: Callable[[str], list[Obj]]) -> Picture:
-    """Read the cluster; `items` lists a resource by its plural name."""
+Known = dict[str, tuple[Obj, Obj | None, Guest]]
+"""What was read of each pod, by its UID, for as long as neither it nor its VM is written to."""
+
+
+def take(items: Callable[[str], list[Obj]], known: Known | None = None) -> Picture:
+    """Read the cluster; `items` lists a resource by its plural name. `known` saves reading what has not changed."""
+    known = {} if known is None else known
+    before = dict(known)
+    known.clear()
     vmis = {vmi["metadata"]["uid"]: vmi for vmi in items("virtualmachineinstances")}
     guests = {}
     for pod in items("pods"):
@@ -73,19 +80,27 @@ def take(items: Callable[[str], list[Obj]]) -> Picture:
         vmi = vmis.get(owner)
         if vmi is not None and (vmi.get("status") or {}).get("nodeName") not in (None, "", node):
             continue  # the other half of a migration
-        name = full_name(vmi) if vmi is not None else f"pod {full_name(pod)}"
-        guests[name] = Guest(
-            name=name,
-            namespace=pod["metadata"]["namespace"],
-            labels=labels(pod),
-            spec=vmi["spec"] if vmi is not None else {},
-            node=node,
-            needs={resource: need(pod, resource) for resource in RESOURCES},
-        )
+        uid = pod["metadata"]["uid"]
+        read = before.get(uid)
+        if read is None or read[0] is not pod or read[1] is not vmi:
+            read = (pod, vmi, _guest(pod, vmi))
+        known[uid] = read
+        guests[read[2].name] = read[2]
     return Picture(
         nodes={node["metadata"]["name"]: node for node in items("nodes")},
         namespaces={space["metadata"]["name"]: space for space in items("namespaces")},
         guests=guests,
+    )
+
+
+def _guest(pod: Obj, vmi: Obj | None) -> Guest:
+    return Guest(
+        name=full_name(vmi) if vmi is not None else f"pod {full_name(pod)}",
+        namespace=pod["metadata"]["namespace"],
+        labels=labels(pod),
+        spec=vmi["spec"] if vmi is not None else {},
+        node=pod["spec"]["nodeName"],
+        needs={resource: need(pod, resource) for resource in RESOURCES},
     )
 
 
@@ -147,8 +162,9 @@ def _matched(picture: Picture, guest: Guest, term: Obj) -> list[Guest]:
     spaces, selector = _spaces(picture, guest, term), _with_label_keys(term, guest)
     return [
         other
-        for other in picture.guests.values()
-        if other.name != guest.name and other.namespace in spaces and selects(selector, dict(other.labels))
+        for space in sorted(spaces)
+        for other in picture.neighbours.get(space, ())
+        if other.name != guest.name and selects(selector, dict(other.labels))
     ]
 
 
@@ -183,9 +199,9 @@ def _spread_rules(picture: Picture, guest: Guest) -> Iterator[tuple[str, str]]:
             domain = labels(node).get(rule["topologyKey"])
             if domain is not None and _counts_for_spread(rule, guest, node):
                 counts[domain] = 0
-        for other in picture.guests.values():
+        for other in picture.neighbours.get(guest.namespace, ()):
             domain = _domain(picture, other.node, rule["topologyKey"])
-            same = other.namespace == guest.namespace and selects(_with_label_keys(rule, guest), dict(other.labels))
+            same = selects(_with_label_keys(rule, guest), dict(other.labels))
             if same and domain in counts and _counts_for_spread(rule, guest, picture.nodes[other.node]):
                 counts[domain] += 1
         least = 0 if len(counts) < (rule.get("minDomains") or 1) else min(counts.values(), default=0)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from fractions import Fraction
 
-from rebalancer.sim.check_picture import Picture, broken_rules, loads, take
+from rebalancer.sim.check_picture import Known, Picture, broken_rules, loads, take
 from rebalancer.sim.check_reading import Obj, amount, full_name, labels, need
 from rebalancer.sim.faults import Entry
 from rebalancer.sim.store import ADDED, DELETED, Change, Store
@@ -86,6 +86,12 @@ class Checkers:
         self._touched: dict[str, float] = {}
         self._landings: dict[str, list[tuple[float, str, str]]] = {}
         self._posted: dict[str, float] = {}
+        self._known: Known = {}
+        self._open: dict[tuple[str, str], Obj] = {
+            (item["metadata"]["namespace"], item["metadata"]["name"]): item
+            for item in store.items(MIGRATIONS)
+            if (item.get("status") or {}).get("phase") not in ENDED
+        }
 
     def _say(self, promise: int, about: str, text: str) -> None:
         self.broken.append(Broken(promise=promise, time=self._store.now(), about=about, text=text))
@@ -105,6 +111,10 @@ class Checkers:
     def change(self, change: Change) -> None:
         """The cluster has changed."""
         if change.resource == MIGRATIONS:
+            if change.type == DELETED or (change.object.get("status") or {}).get("phase") in ENDED:
+                self._open.pop((change.namespace, change.name), None)
+            else:
+                self._open[change.namespace, change.name] = change.object
             if change.type == ADDED:
                 self._created_migration(change.object)
             if self._wave is not None and not self._unfinished(ours=True):
@@ -131,11 +141,7 @@ class Checkers:
         return labels(migration).get(MANAGED_BY) == MANAGER
 
     def _unfinished(self, *, ours: bool = False) -> list[Obj]:
-        return [
-            item
-            for item in self._store.items(MIGRATIONS)
-            if (item.get("status") or {}).get("phase") not in ENDED and (self._is_ours(item) or not ours)
-        ]
+        return [self._open[key] for key in sorted(self._open) if self._is_ours(self._open[key]) or not ours]
 
     def _vmi(self, migration: Obj) -> Obj | None:
         return self._store.find(VMIS, migration["metadata"]["namespace"], migration["spec"].get("vmiName", ""))
@@ -190,7 +196,7 @@ class Checkers:
         self._check_rates(about, vmi, item, unfinished)
         self._check_yield(about, vmi, same)
         if self._wave is None:
-            self._wave = _Wave(picture=take(self._store.items), began=now)
+            self._wave = _Wave(picture=take(self._store.items, self._known), began=now)
 
     @staticmethod
     def _vmi_name(migration: Obj) -> str:
@@ -268,7 +274,7 @@ class Checkers:
         if self._wave is None:
             return
         self._wave.origins.setdefault(name, source)
-        picture = take(self._store.items)
+        picture = take(self._store.items, self._known)
         known = broken_rules(self._wave.picture) | broken_rules(picture.moved({name: source}))
         for key, text in broken_rules(picture).items():
             if key not in known:
@@ -276,7 +282,7 @@ class Checkers:
 
     def _end_wave(self, wave: _Wave) -> None:
         """All of ours have ended: no node may be above its threshold that is not without our moves."""
-        picture = take(self._store.items)
+        picture = take(self._store.items, self._known)
         without = picture.moved({name: node for name, node in wave.origins.items() if name in picture.guests})
         for resource in self._bounds.high:
             before, after, otherwise = (loads(one, resource) for one in (wave.picture, picture, without))

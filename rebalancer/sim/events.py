@@ -53,6 +53,10 @@ def validate_new(event: Obj) -> None:
         raise invalid(NEW_GROUP, name, "regarding.namespace", "Invalid value: does not match event.namespace")
 
 
+REMEMBERED = 4096
+"""Events that a recorder remembers before it forgets those that are gone (the size of client-go's cache)."""
+
+
 class Recorder:
     """Writes a controller's Events; the same one again only counts up, as client-go's recorder does."""
 
@@ -97,4 +101,6 @@ class Recorder:
             "count": 1,
         }
         created = self._store.create("events", event, actor=self._component)
+        if len(self._seen) >= REMEMBERED:
+            self._seen = {key: where for key, where in self._seen.items() if self._store.find("events", *where)}
         self._seen[meta["uid"], reason, message] = (namespace, created["metadata"]["name"])

@@ -20,16 +20,18 @@ from rebalancer.sim.kubeapi import LocalKube
 from rebalancer.sim.migration_controller import MigrationController
 from rebalancer.sim.node_controller import NodeController
 from rebalancer.sim.nodeplane import NodePlane
-from rebalancer.sim.objects import HEARTBEAT, TERMINAL, Obj, decode, owner_uid, phase, stamp
+from rebalancer.sim.objects import HEARTBEAT, TERMINAL, Obj, decode, owner_uid, phase, stamp, with_conditions
 from rebalancer.sim.plane import Mishaps, NodePlaneParams
 from rebalancer.sim.resources import BY_KIND, VMIS
 from rebalancer.sim.scheduler import Scheduler
 from rebalancer.sim.store import Change, Store
 from rebalancer.sim.vmi_controller import VmiController
+from rebalancer.sim.workload_updater import OUTDATED, PENDING_CPUS, WorkloadUpdater
 
 EPOCH = 1_795_212_000.0
 """2026-11-20T22:00:00Z, when time begins in every simulated cluster: an hour after our recording was made."""
 
+EVENT_SECONDS, EVENT_SWEEP_SECONDS = 3600.0, 600.0
 LAUNCHER = "virt-launcher"
 NAMESPACES = ("default", "kubevirt", "kubevirt-rebalancer")
 """Namespaces that every cluster has in which we are installed."""
@@ -111,10 +113,12 @@ class World:
             VmiController(self.store),
             MigrationController(self.store),
             EvacuationController(self.store),
+            WorkloadUpdater(self.store, self.dice),
             self._lifecycle,
         )
         self._tasks = [asyncio.create_task(part.run(), name=part.name) for part in parts]
         self._tasks.append(asyncio.create_task(self.nodes.run(), name="nodes"))
+        self._tasks.append(asyncio.create_task(self._forget_events(), name="event-ttl"))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -138,6 +142,16 @@ class World:
         meta = item["metadata"] | {"annotations": notes | {HEARTBEAT: stamp(self.clock.now())}}
         return item | {"metadata": meta}
 
+    async def _forget_events(self) -> None:
+        """The API server keeps Events for an hour (kube-apiserver: --event-ttl)."""
+        while True:
+            await asyncio.sleep(EVENT_SWEEP_SECONDS)
+            oldest = stamp(self.clock.now() - EVENT_SECONDS)
+            for event in self.store.items("events"):
+                if event["metadata"]["creationTimestamp"] < oldest:
+                    meta = event["metadata"]
+                    self.store.delete("events", meta["namespace"], meta["name"], actor="etcd")
+
     def check(self) -> None:
         """Raises what killed a part of the cluster, if anything did."""
         for task in self._tasks:
@@ -159,6 +173,40 @@ class World:
     def stop_vm(self, namespace: str, name: str) -> None:
         """Delete a VMI; its pod and its migrations follow."""
         self.store.delete(VMIS, namespace, name, actor="user")
+
+    def resize_vm(self, namespace: str, name: str, vcpus: int) -> None:
+        """Give a running VM other CPUs: they are plugged in when it has migrated into a pod with room for them."""
+        moment = stamp(self.clock.now())
+        pending = {"type": PENDING_CPUS, "status": "True", "lastProbeTime": moment, "lastTransitionTime": moment}
+
+        def change(vmi: Obj) -> None:
+            domain = vmi["spec"]["domain"]
+            domain["cpu"] = domain["cpu"] | {"cores": vcpus}
+            domain["resources"]["requests"]["cpu"] = str(vcpus)
+            vmi["status"]["conditions"] = with_conditions(vmi["status"].get("conditions") or (), pending)
+
+        self.store.modify(VMIS, namespace, name, change, actor="user")
+
+    def announce(self, version: str, phase: str) -> None:
+        """What the KubeVirt resource says of itself while it is upgraded."""
+        for cr in self.store.items("kubevirts"):
+
+            def change(item: Obj) -> None:
+                item["status"] |= {"phase": phase, "observedKubeVirtVersion": version}
+
+            meta = cr["metadata"]
+            self.store.modify("kubevirts", meta["namespace"], meta["name"], change, actor="virt-operator")
+
+    def outdate(self) -> None:
+        """After an upgrade every launcher that runs is one of the old version."""
+        for vmi in self.store.items(VMIS):
+
+            def change(item: Obj) -> None:
+                item["metadata"].setdefault("labels", {})[OUTDATED] = ""
+
+            self.store.modify(
+                VMIS, vmi["metadata"]["namespace"], vmi["metadata"]["name"], change, actor="virt-controller"
+            )
 
     def cordon(self, node: str, *, on: bool = True) -> None:
         """Set or clear spec.unschedulable, as kubectl cordon does."""
