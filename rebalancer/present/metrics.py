@@ -15,12 +15,25 @@ from prometheus_client.registry import Collector
 
 from rebalancer import __version__
 from rebalancer.domain.plan import Plan
-from rebalancer.domain.report import RESULTS, SENTENCES, Report
+from rebalancer.domain.report import SENTENCES, Report
 from rebalancer.domain.resources import CPU, MEMORY
 from rebalancer.domain.verdict import KINDS
+from rebalancer.policy import budget, windows
+from rebalancer.present.endings import OTHER, REASONS, reason
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PREFIX = "rebalancer_"
+
+ENDINGS = tuple((result, why) for result, reasons in REASONS.items() for why in reasons)
+"""All of them are there from the start at 0: a rate that begins with the first failure would miss it."""
+
+HELD = (
+    *(budget.MIGRATING, budget.COOLDOWN, budget.PER_DAY, budget.PER_HOUR),
+    *(budget.PER_CLUSTER, budget.PER_SOURCE, budget.PER_TARGET, budget.PER_NAMESPACE),
+    *(windows.OUTSIDE_WINDOWS, windows.BLACKOUT),
+    *("Throttled", "TargetBackoff", "NotLeader", "Unreadable", OTHER),
+)
+"""What a move can wait for."""
 
 Requests = Mapping[tuple[str, str], int]
 """How many requests were answered, by method (or WATCH) and code; "none" where no answer came."""
@@ -38,10 +51,10 @@ class Metrics(Collector):
         self._requests = requests
         self._report: Report | None = None
         self._sentences: Counter[str] = Counter()
-        self._results: Counter[str] = Counter()
+        self._endings: Counter[tuple[str, str]] = Counter()
         self._started = 0
         self._plans = 0
-        self._counted: set[tuple[str, str]] = set()
+        self._counted: set[tuple[str, str, str]] = set()
         self._plan_id = ""
         self._seconds = 0.0
         self._registry = CollectorRegistry(auto_describe=False)
@@ -57,8 +70,9 @@ class Metrics(Collector):
         if plan_id and plan_id != self._plan_id:
             self._plan_id = plan_id
             self._plans += 1
-        ended = {(outcome.migration, outcome.result) for outcome in report.done}
-        self._results.update(result for _, result in ended - self._counted)
+        # A move that was refused has no migration: the VM tells those apart.
+        ended = {(done.migration or done.move.vmi, done.result, reason(done)) for done in report.done}
+        self._endings.update((result, why) for _, result, why in ended - self._counted)
         # Outcomes are listed for as long as their plan is in force; then they can be forgotten.
         self._counted = ended
         self._report = report
@@ -81,8 +95,8 @@ class Metrics(Collector):
         yield _counter("cycle_seconds", "Seconds that cycles took.", (), [((), self._seconds)])
         yield _counter("plans", "Plans made.", (), [((), self._plans)])
         yield _counter("migrations_started", "Migrations created.", (), [((), self._started)])
-        results = [((result,), float(self._results[result])) for result in RESULTS]
-        yield _counter("migrations_ended", "Migrations of ours that ended, by result.", ("result",), results)
+        endings = [(ending, float(self._endings[ending])) for ending in ENDINGS]
+        yield _counter("migrations_ended", "Moves of ours that ended, and why.", ("result", "reason"), endings)
         requests = [(asked, float(number)) for asked, number in sorted(self._requests().items())]
         yield _counter("api_requests", "Requests to the API server by answer.", ("method", "code"), requests)
 
@@ -103,7 +117,7 @@ def _gauges(report: Report) -> Iterator[Metric]:
     counted = Counter("ours" if running.ours else "others" for running in report.running)
     owners = [((owner,), float(counted[owner])) for owner in ("ours", "others")]
     yield _gauge("migrations_running", "Migrations in flight, by whose they are.", ("owner",), owners)
-    held = Counter(held.reason for held in report.held)
+    held = Counter(held.reason if held.reason in HELD else OTHER for held in report.held)
     yield _gauge("held_moves", "Moves that wait, by reason.", ("reason",), _by_label(held))
     yield _gauge("cooling_vms", "VMs that may not move again yet.", (), [((), len(report.cooldowns))])
     aside = Counter(aside.kind for aside in report.set_aside)

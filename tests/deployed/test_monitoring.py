@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -21,15 +22,18 @@ from deployed.monitoring import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
-from rebalancer.domain.plan import Bound, Plan, Solver, State
-from rebalancer.domain.report import Report, Sentence
+from rebalancer.domain.frozen import FrozenMap
+from rebalancer.domain.plan import Bound, NodeLoad, Plan, Solver, Stage, State
+from rebalancer.domain.report import Held, Report, Sentence
+from rebalancer.domain.snapshot import SetAside
+from rebalancer.present.endings import REASONS
 from rebalancer.present.metrics import Metrics
 
 RECORDS = {rule["record"] for rule in rules() if "record" in rule}
 
 
-def exposed() -> set[str]:
-    """The names of all metrics that /metrics can have."""
+def families() -> dict[str, tuple[str, ...]]:
+    """All metrics that /metrics can have, and their labels."""
     plan = Plan(
         id="a",
         created=1.0,
@@ -40,13 +44,42 @@ def exposed() -> set[str]:
         after=State(),
         left=(),
         bound=Bound(moves=0, cost=0, gap=0.0, proven=True),
-        solver=Solver(status="OPTIMAL", seconds=0.0),
+        solver=Solver(status="OPTIMAL", seconds=0.0, stages=(Stage(name="a", value=0, bound=0, seconds=0.0),)),
     )
-    metrics = Metrics()
-    sentence = Sentence(kind="Balanced", text="Balanced")
-    metrics.observe(Report(cycle=1, time=1.0, mode="dry-run", sentence=sentence, plan=plan))
-    families = text_string_to_metric_families(metrics.exposition().decode())
-    return {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
+    metrics = Metrics(requests=lambda: {("GET", "200"): 1})
+    load = NodeLoad(cpu=1.0, memory=1.0, cpu_high=80.0, memory_high=90.0, vmis=1)
+    report = Report(
+        cycle=1,
+        time=1.0,
+        mode="dry-run",
+        sentence=Sentence(kind="Balanced", text="Balanced"),
+        plan=plan,
+        state=State(nodes=FrozenMap({"w-0": load})),
+        held=(Held(vmi="a/b", reason="PerHour", message="so"),),
+        set_aside=(SetAside(kind="Pod", name="a/b", reason="so"),),
+    )
+    metrics.observe(report)
+    return {
+        f"{family.name}_total" if family.type == "counter" else family.name: tuple(sorted(family.samples[0].labels))
+        for family in text_string_to_metric_families(metrics.exposition().decode())
+    }
+
+
+def exposed() -> set[str]:
+    """Their names."""
+    return set(families())
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The cells of the first table under a heading of the operations document."""
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    part = re.split(r"^#{2,3} ", text.split(f"# {heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+    lines = [line for line in part.splitlines() if line.startswith("|")]
+    return [[cell.strip(" `") for cell in line[1:].split("|")] for line in lines[2:]]
+
+
+def words(cell: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in cell.split(",") if word.strip())
 
 
 def test_every_expression_is_about_metrics_that_there_are() -> None:
@@ -61,16 +94,21 @@ def test_every_metric_is_on_the_dashboard_or_in_an_alert() -> None:
     assert ours - asked == {"rebalancer_plan_created_timestamp_seconds", "rebalancer_plan_expected_seconds"}
 
 
-def test_every_metric_and_alert_is_explained() -> None:
-    operations = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    assert [
-        name for name in sorted(exposed()) if name.startswith("rebalancer_") and f"`{name}`" not in operations
-    ] == []
+def test_the_documents_tell_every_metric_with_its_labels_and_no_other() -> None:
+    told = {row[0]: tuple(sorted(words(row[1]))) for row in rows("Metrics")}
+    assert told == {name: labels for name, labels in families().items() if name.startswith("rebalancer_")}
+    assert {row[0]: words(row[1]) for row in rows("Why a move ended")} == dict(REASONS)
+
+
+def test_the_documents_tell_every_alert_and_no_other() -> None:
+    names = [rule["alert"] for rule in rules() if "alert" in rule]
+    assert sorted(row[0] for row in rows("Alerts")) == sorted(names)
     runbooks = (ROOT / "docs" / "runbooks.md").read_text(encoding="utf-8")
-    for rule in rules():
-        if "alert" in rule:
-            assert f"## {rule['alert']}\n" in runbooks, rule["alert"]
-            assert rule["annotations"]["runbook_url"] == f"docs/runbooks.md#{rule['alert'].lower()}"
+    assert sorted(re.findall(r"^## (\w+)$", runbooks, re.MULTILINE)) == sorted(names)
+    values = yaml.safe_load((ROOT / "deploy" / "chart" / "values.yaml").read_text(encoding="utf-8"))
+    base = values["metrics"]["prometheusRule"]["runbookBaseUrl"]
+    found = {rule["alert"]: rule["annotations"]["runbook_url"] for rule in rules() if "alert" in rule}
+    assert found == {name: f"{base}/runbooks.md#{name.lower()}" for name in names}
 
 
 def test_promtool_accepts_the_rules() -> None:

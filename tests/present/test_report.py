@@ -120,7 +120,7 @@ def test_metrics_before_the_first_cycle() -> None:
     found = samples(Metrics())
     assert found["build_info", "0.1.0"] == 1
     assert found["cycles_total", "Balanced"] == 0
-    assert found["migrations_ended_total", "Failed"] == 0
+    assert found["migrations_ended_total", "Deadline", "Failed"] == 0
     assert found["process_resident_memory_bytes",] > 0
     assert ("leader",) not in found
 
@@ -165,8 +165,27 @@ def test_an_outcome_counts_once_however_long_it_is_reported(report: Report, plan
     for cycle in (report, one, one, two, two):
         metrics.observe(cycle)
     found = samples(metrics)
-    assert found["migrations_ended_total", "Succeeded"] == 1
-    assert found["migrations_ended_total", "Failed"] == 1
+    assert found["migrations_ended_total", "Landed", "Succeeded"] == 1
+    assert found["migrations_ended_total", "Other", "Failed"] == 1
+
+
+def test_moves_that_were_refused_have_no_migration_and_count_all_the_same(report: Report, plan: Plan) -> None:
+    refused = [replace(ended(plan, "Refused"), migration="", move=move) for move in plan.moves[1:]]
+    assert len(refused) == 2
+    metrics = Metrics()
+    metrics.observe(replace(report, done=tuple(refused)))
+    assert samples(metrics)["migrations_ended_total", "Other", "Refused"] == 2
+
+
+def test_what_moves_wait_for_is_a_closed_list(report: Report) -> None:
+    metrics = Metrics()
+    strange = Held(vmi="web/front", reason="db-0 is not ready", message="so")
+    metrics.observe(replace(report, held=(strange, replace(strange, reason="TargetBackoff"))))
+    found = samples(metrics)
+    assert {labels[1]: value for labels, value in found.items() if labels[0] == "held_moves"} == {
+        "Other": 1,
+        "TargetBackoff": 1,
+    }
 
 
 def test_what_is_gone_leaves_no_metric_behind(report: Report, balanced: Report) -> None:
