@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import TextIO
 
@@ -39,8 +40,9 @@ async def _serve(settings: Settings, given: Given) -> None:
         return replace(params, access=found.access(), settings=tuple(asdict(row) for row in rows(found, given)))
 
     runtime = daemon.Runtime(clock=clock, signals=True, reload=lambda: read(load(given)))
-    log_lines = Log(sys.stderr, as_json=settings.log.format == "json")
-    await daemon.run(read(settings), api, runtime, on_report=log_lines.observe)
+    unread = anyio.Event()
+    log_lines = Log(sys.stderr, as_json=settings.log.format == "json", unread=unread.set)
+    await daemon.run(read(settings), api, runtime, on_report=log_lines.observe, stop=unread)
 
 
 def daemon_params(settings: Settings, lease: LeaseParams, *, http: bool = True) -> daemon.DaemonParams:
@@ -64,17 +66,24 @@ def daemon_params(settings: Settings, lease: LeaseParams, *, http: bool = True) 
 
 
 class Log:
-    """Writes what `observe`d Reports have to say. A steady cluster is a quiet log."""
+    """Writes what `observe`d Reports have to say. A steady cluster is a quiet log.
 
-    def __init__(self, stream: TextIO, *, as_json: bool = False) -> None:
+    `unread` is called once nobody reads it any more: without its log nobody could say what the daemon does and why.
+    """
+
+    def __init__(self, stream: TextIO, *, as_json: bool = False, unread: Callable[[], None] = lambda: None) -> None:
         self._stream = stream
         self._as_json = as_json
+        self._unread = unread
         self._before: Report | None = None
 
     def observe(self, report: Report) -> None:
         """Takes over a cycle's report."""
-        for line in log.lines(report, self._before, as_json=self._as_json):
-            print(line, file=self._stream, flush=True)
+        try:
+            for line in log.lines(report, self._before, as_json=self._as_json):
+                print(line, file=self._stream, flush=True)
+        except BrokenPipeError:
+            self._unread()
         self._before = report
 
 

@@ -9,6 +9,8 @@ import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
+import anyio
+
 from rebalancer import daemon
 from rebalancer.cli.serve import daemon_params
 from rebalancer.control.offload import inline
@@ -36,7 +38,10 @@ class Wanted:
 
 
 def run(wanted: Wanted, given: Given) -> None:
-    """Until interrupted, or for the time that is wanted. Raises SettingsError."""
+    """Until interrupted, for the time that is wanted, or until nobody reads on.
+
+    Raises SettingsError, and BrokenPipeError in the last case.
+    """
     settings = load({**_unless_set(), **given})
     # The lease has nobody to compete with, and would be lost on a machine that cannot keep up with the speed.
     params = replace(
@@ -50,14 +55,19 @@ def run(wanted: Wanted, given: Given) -> None:
         assert params.http is not None
         page = f"http://127.0.0.1:{params.http.port}"
         title = f"A simulated cluster, {wanted.speed:g}x as fast; see {page} or kubectl -s {cluster.url}"
-        with shown(title, sys.stdout, lambda: _life(cluster)) as on_report:
+        unread = anyio.Event()
+        with shown(title, sys.stdout, lambda: _life(cluster), unread=unread.set) as on_report:
             runtime = daemon.Runtime(clock=cluster.clock, offload=inline)
-            running = daemon.run(params, Api(plain_tcp(cluster.url)), runtime, on_report=on_report)
+            running = daemon.run(params, Api(plain_tcp(cluster.url)), runtime, on_report=on_report, stop=unread)
             with suppress(TimeoutError):
                 await asyncio.wait_for(running, wanted.seconds or None)
+        if unread.is_set():
+            raise BrokenPipeError
 
     try:
         demo.run_demo(show, seed=wanted.seed, speed=wanted.speed, port=wanted.port)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise SettingsError(f"--port {wanted.port}: {error.strerror}; 0 takes any free one") from None
 

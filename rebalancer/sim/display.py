@@ -5,6 +5,7 @@ On a terminal the picture stays in place; elsewhere every new sentence is a line
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,9 @@ COLOURS = {
     "Broken": "red",
 }
 
+
+Unread = Callable[[], None]
+"""Called once nobody reads any more what is shown."""
 
 Happened = Callable[[], Sequence[tuple[float, str]]]
 """What has happened in the cluster, as (seconds since it began, words), newest last."""
@@ -129,12 +133,18 @@ def _running(report: Report) -> RenderableType:
 
 
 @contextmanager
-def shown(title: str, stream: TextIO, happened: Happened = tuple) -> Iterator[Callable[[Report], None]]:
-    """Shows the Reports that the given function is called with, for as long as it is entered."""
+def shown(
+    title: str, stream: TextIO, happened: Happened = tuple, *, unread: Unread = lambda: None
+) -> Iterator[Callable[[Report], None]]:
+    """Shows the Reports that the given function is called with, for as long as it is entered.
+
+    Where `stream` is no terminal the title goes to standard error, so that the lines are the daemon's alone.
+    """
     picture = Picture(title, happened)
     console = Console(file=stream, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
-        yield _as_lines(picture, stream)
+        print(title, file=sys.stderr, flush=True)
+        yield _as_lines(picture, stream, unread)
         return
     with Live(
         console=console, refresh_per_second=REFRESHES_PER_SECOND, get_renderable=lambda: picture.view(console.width)
@@ -142,7 +152,7 @@ def shown(title: str, stream: TextIO, happened: Happened = tuple) -> Iterator[Ca
         yield lambda report: (picture.observe(report), None)[1]
 
 
-def _as_lines(picture: Picture, stream: TextIO) -> Callable[[Report], None]:
+def _as_lines(picture: Picture, stream: TextIO, unread: Unread) -> Callable[[Report], None]:
     """Sentences as lines, and each new plan before the sentence that announces it."""
     plans: list[str] = []
 
@@ -154,4 +164,10 @@ def _as_lines(picture: Picture, stream: TextIO) -> Callable[[Report], None]:
         if news:
             print(log.line(report), file=stream, flush=True)
 
-    return observe
+    def observe_while_read(report: Report) -> None:
+        try:
+            observe(report)
+        except BrokenPipeError:
+            unread()
+
+    return observe_while_read

@@ -188,6 +188,17 @@ def test_metrics_are_served(daemon: Callable[..., tuple[subprocess.Popen[str], l
     assert 'rebalancer_hotspots{resource="cpu"} 6.0' in page
 
 
+@pytest.mark.slow
+def test_a_daemon_whose_log_nobody_reads_ends_quietly(
+    daemon: Callable[..., tuple[subprocess.Popen[str], list[str]]],
+) -> None:
+    process, _ = daemon('"DryRun"', REBALANCER_HTTP__PORT="0")
+    assert process.stderr is not None
+    process.stderr.close()
+    process.send_signal(signal.SIGUSR1)  # it is paused now, and says so
+    assert process.wait(timeout=20) == 0
+
+
 def free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
