@@ -192,7 +192,9 @@ def test_metrics_are_served(daemon: Callable[..., tuple[subprocess.Popen[str], l
 def test_a_daemon_whose_log_nobody_reads_ends_quietly(
     daemon: Callable[..., tuple[subprocess.Popen[str], list[str]]],
 ) -> None:
-    process, _ = daemon('"DryRun"', REBALANCER_HTTP__PORT="0")
+    # Active, or it would not care for being paused; but nothing may move the cluster of the other tests.
+    never = {"REBALANCER_MODE": "active", "REBALANCER_BLACKOUTS": "0 0 * * * 24h"}
+    process, _ = daemon('"Held"', REBALANCER_HTTP__PORT="0", **never)
     assert process.stderr is not None
     process.stderr.close()
     process.send_signal(signal.SIGUSR1)  # it is paused now, and says so
