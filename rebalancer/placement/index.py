@@ -48,6 +48,15 @@ class Index:
         """Whether any rule between items concerns the item."""
         return item in self.exclusion_roles or item in self.attraction_roles or item in self.spread_roles
 
+    def fellows(self, item: int) -> set[int]:
+        """The items that any rule sets in relation to this one, itself among them if there is a rule."""
+        problem = self.problem
+        found = {m for role in self.exclusion_roles.get(item, ()) for m, _, _ in problem.exclusions[role.rule].members}
+        for rules, roles in ((problem.attractions, self.attraction_roles), (problem.spreads, self.spread_roles)):
+            for role in roles.get(item, ()):
+                found |= {*rules[role.rule].holders.tolist(), *rules[role.rule].matched.tolist()}
+        return found
+
     def domains(self, item: int) -> list[Ints]:
         """domain[N] of each rule that concerns the item."""
         problem = self.problem

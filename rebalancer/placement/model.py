@@ -140,6 +140,11 @@ class Model:
             if here:
                 self.model.add(gone >= cost)
 
+    def limit(self, stage: str, most: int) -> None:
+        """Want solutions only in which a stage is at most so much."""
+        if not isinstance(self.terms[stage], int):
+            self.model.add(self.terms[stage] <= most)
+
     def solve(self, stages: Sequence[str], work: float, stop: Stop, seed: int) -> Result:
         """Minimise the stages in order, with `work` units of deterministic time in all (about seconds)."""
         values: dict[str, int] = {}

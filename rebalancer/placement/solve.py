@@ -172,7 +172,8 @@ class _Search:
     def _solution(self) -> Solution:
         reached = self.reached
         if self.cost_bound is None and not self._at_first_floors():
-            missed = (reached.violations - self.floors[0], reached.over_low - self.floors[2])
+            floors = self.diagnosis.floors
+            missed = (reached.violations - floors[0], reached.over_low - floors[2])
             self.cost_bound = relaxed_cost(self.index, max(0, missed[0]), max(0, missed[1]))
         cost_bound = min(self.bound(), reached.cost)
         most = int(self.problem.cost[self.problem.movable].max(initial=1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -13,12 +13,16 @@ from rebalancer.domain.plan import Bound, Move, Plan, Solver, Stage, State, Wave
 from rebalancer.domain.snapshot import Snapshot
 from rebalancer.domain.verdict import Trigger
 from rebalancer.placement.index import Index
-from rebalancer.placement.solve import UNCHANGED, Solution, solve
+from rebalancer.placement.objective import Values
+from rebalancer.placement.relaxed import cost_bound
+from rebalancer.placement.solve import OPTIMAL, UNCHANGED, Solution, StageValue, solve
 from rebalancer.placement.stop import Stop
 from rebalancer.planning.build import Built, Picture, build, neighbourhood, wider
+from rebalancer.planning.exchange import shorter
+from rebalancer.planning.pace import Trips, copied_bytes, quiet_seconds, seconds
 from rebalancer.planning.params import PlanningParams
 from rebalancer.planning.reasons import Reasons, left_over
-from rebalancer.planning.waves import Order, Step, order, quiet_seconds, seconds
+from rebalancer.planning.waves import Order, Step, order
 from rebalancer.policy.cluster_state import ClusterState
 from rebalancer.policy.conflicts import sentences
 from rebalancer.policy.load import threshold_warnings
@@ -32,7 +36,9 @@ WHOLE = 3_000
 
 GOOD = 0.001
 """The gap up to which VMs on nodes that nothing is wrong with are left out of account in large clusters."""
-RETRIES = 2
+REPAIRED = "REPAIRED"
+"""The status of a plan that is not the best of all placements, as no safe order of moves leads there."""
+RETRIES = 4
 """New searches when some moves find no safe order: without those who got stuck."""
 
 
@@ -94,32 +100,44 @@ class _Planner:
             second = self._attempt(roomier)
             if second.score < attempt.score:
                 built, attempt = roomier, second
-        best, first = attempt, True
-        for _ in range(RETRIES):
+        best = first = attempt
+        whole = built
+        for retry in range(RETRIES):
             if attempt.whole or self.stop:
                 break
-            # Whoever did not get where it was to go stays this time, and others may do instead.
-            done = {move.vmi for wave in attempt.waves for move in wave.moves}
-            moved = attempt.solution.at != built.problem.home
-            failed = [bool(moved[item]) and key not in done for item, key in enumerate(built.vmis)]
-            movable = built.problem.movable & ~np.array(failed, dtype=bool)
-            built = replace(built, problem=replace(built.problem, movable=movable))
+            built = _otherwise(built, attempt, stay=retry == RETRIES - 1)
             attempt = self._attempt(built)
-            if attempt.score < best.score:
-                best, first = attempt, False
-        solution = best.solution
+            best = min(best, attempt, key=lambda one: one.score)
+        if best is first and first.whole:
+            return self._finished(
+                best, _bound(first.solution, best.waves), first.solution.status, first.solution.stages
+            )
+        return self._repaired(best, first.solution, whole)
+
+    def _repaired(self, best: _Attempt, ideal: Solution, built: Built) -> Plan:
+        """A plan in the place of the ideal one, to which no order of moves leads; what bounds placements bounds it."""
+        constant = sum(violation.degree for violation in self.before.violations) - ideal.first.violations
+        reached = Values(**{**asdict(best.score), "violations": best.score.violations - constant})
+        cost = cost_bound(built.problem, reached, self.stop, self.params.seed)
+        if _cures(reached) <= _cures(ideal.values):
+            cost = max(cost, ideal.cost_bound)
+        cost = min(cost, reached.cost)
+        dearest = int(built.problem.cost[built.problem.movable].max(initial=1))
+        bound = Bound(moves=-(-cost // dearest), cost=cost, gap=_gap(reached.cost, cost), proven=cost == reached.cost)
         stages = tuple(
-            Stage(name=stage.name, value=stage.value, bound=stage.bound, seconds=round(stage.seconds, 3))
-            for stage in solution.stages
+            replace(stage, value=getattr(reached, stage.name), bound=cost if stage.name == "cost" else stage.bound)
+            for stage in ideal.stages
         )
-        certain = best.whole and first
-        status = solution.status if certain else "REPAIRED"
-        return self._finished(best, _bound(solution, best.waves, whole=certain), status, stages)
+        optimal = bound.proven and all(stage.value <= stage.bound for stage in stages[: len(_cures(reached))])
+        return self._finished(best, bound, OPTIMAL if optimal else REPAIRED, stages)
 
     def _attempt(self, built: Built) -> _Attempt:
         """Solve, bring into order, and keep what the judge approves of."""
         solution = solve(built.problem, self.stop, self.params.seed)
-        ordered = order(self.picture, built, Index(built.problem), solution.at, self.params)
+        index = Index(built.problem)
+        at = shorter(index, Trips(self.picture, built, self.params), solution.at)
+        solution = replace(solution, at=at)
+        ordered = order(self.picture, built, index, at, self.params)
         warnings = [
             f"{built.vmis[item]} stays, though {built.nodes[int(solution.at[item])]} would be better for it: "
             "no safe order of moves brings it there"
@@ -142,7 +160,7 @@ class _Planner:
     def _move(self, built: Built, step: Step, reasons: Reasons) -> Move:
         vmi = self.picture.snapshot.vmis[built.vmis[step.item]]
         pod = self.picture.settled.active_pods[vmi.key]
-        memory = vmi.spec.guest_memory_bytes or pod.spec.requests.memory_bytes
+        memory = copied_bytes(vmi, pod)
         return Move(
             vmi=vmi.key,
             uid=vmi.uid,
@@ -151,7 +169,7 @@ class _Planner:
             cost=int(built.problem.cost[step.item]),
             reasons=reasons.of(step),
             memory_bytes=memory,
-            seconds=seconds(memory, self.params),
+            seconds=seconds(memory, self.params, self.picture.kubevirt),
             hop=step.hop,
         )
 
@@ -209,7 +227,7 @@ class _Planner:
             [] if score == expected else [f"the solver's objective is not the judge's: {expected} instead of {score}"]
         )
 
-    def _finished(self, best: _Attempt | None, bound: Bound, status: str, stages: tuple[Stage, ...]) -> Plan:
+    def _finished(self, best: _Attempt | None, bound: Bound, status: str, stages: tuple[StageValue, ...]) -> Plan:
         waves = best.waves if best is not None else ()
         warnings = best.warnings if best is not None else []
         settled = best.settled if best is not None else self.picture.settled
@@ -226,25 +244,52 @@ class _Planner:
             after=after,
             left=left_over(self.picture, settled, after, waves),
             bound=bound,
-            solver=Solver(status=status, seconds=round(self.stop.elapsed(), 3), stages=stages),
+            solver=Solver(status=status, seconds=round(self.stop.elapsed(), 3), stages=_told(stages)),
             settings=told,
             warnings=tuple(dict.fromkeys([*self.warnings, *warnings])),
-            quiet_seconds=quiet_seconds(waves, self.params),
+            quiet_seconds=quiet_seconds(waves),
         )
 
 
-def _bound(solution: Solution, waves: tuple[Wave, ...], *, whole: bool) -> Bound:
-    """The solution's bounds, beside what the plan costs; a plan that was cut cures less and has none."""
+def _otherwise(built: Built, attempt: _Attempt, *, stay: bool) -> Built:
+    """The problem in which those who found no way to where they were to go may not go there, or must stay."""
+    problem = built.problem
+    done = {move.vmi for wave in attempt.waves for move in wave.moves}
+    at = attempt.solution.at
+    failed = [item for item in np.flatnonzero(at != problem.home).tolist() if built.vmis[item] not in done]
+    movable, klass = problem.movable.copy(), problem.klass.copy()
+    movable[failed] &= not stay
+    rows = problem.allowed[klass[failed]].copy()
+    rows[np.arange(len(failed)), at[failed]] = False
+    klass[failed] = len(problem.allowed) + np.arange(len(failed))
+    allowed = np.concatenate([problem.allowed, rows])
+    return replace(built, problem=replace(problem, movable=movable, klass=klass, allowed=allowed))
+
+
+def _bound(solution: Solution, waves: tuple[Wave, ...]) -> Bound:
+    """The solution's bounds, beside what the plan costs, hops included."""
     cost = sum(move.cost for wave in waves for move in wave.moves)
-    if not whole:
-        return Bound(moves=0, cost=0, gap=1.0 if cost else 0.0, proven=False)
-    gap = max(0.0, (cost - solution.cost_bound) / cost) if cost else 0.0
     return Bound(
         moves=solution.moves_bound,
         cost=solution.cost_bound,
-        gap=round(gap, 6),
+        gap=_gap(cost, solution.cost_bound),
         proven=solution.proven and cost == solution.values.cost,
     )
+
+
+def _cures(reached: Values) -> tuple[int, int, int]:
+    return reached.violations, reached.over_high, reached.over_low
+
+
+def _told(stages: tuple[StageValue, ...]) -> tuple[Stage, ...]:
+    return tuple(
+        Stage(name=stage.name, value=stage.value, bound=stage.bound, seconds=round(stage.seconds, 3))
+        for stage in stages
+    )
+
+
+def _gap(cost: int, bound: int) -> float:
+    return round(max(0.0, (cost - bound) / cost), 6) if cost else 0.0
 
 
 def _digest(

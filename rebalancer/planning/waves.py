@@ -1,30 +1,38 @@
 """The order of moves: waves in which every move may run beside the others, in any order, and any of them may fail.
 
-A move joins a wave if kube-scheduler would take its target pod with all sources and the wave's other targets present,
-if it breaks no rule alone or together with the others, if no node rises above `high` even before anything has left,
-and if the node is at `low` or below once the wave has landed. Moves that wait for each other in a circle are broken up
-by a temporary stop on a third node; what cannot be ordered at all is left out and reported.
+A move joins a wave if budgets allow one more, if kube-scheduler would take its target pod with all sources and the
+wave's other targets present, if it breaks no rule alone or together with the others, if no node rises above `high` even
+before anything has left, and if the node is at `low` or below once the wave has landed. Moves that wait for each other
+in a circle are broken up by temporary stops on third nodes; what cannot be ordered at all is left out and reported.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rebalancer.domain.plan import Wave
 from rebalancer.domain.pod import Pod
 from rebalancer.placement.assignment import Assignment
 from rebalancer.placement.groups import Ints
 from rebalancer.placement.index import Index
 from rebalancer.planning.build import Built, Picture
+from rebalancer.planning.pace import Tally, Trip, Trips, ranked
 from rebalancer.planning.params import PlanningParams
 from rebalancer.policy.feasibility import rejection
 from rebalancer.policy.target import target_guard, target_pod
 
-MAX_HOPS = 20
+MAX_HOPS = 40
 """Temporary stops per plan: circles are rare, and each stop is a migration that gains nothing by itself."""
+CIRCLES = 100
+"""Waiting moves from which a circle is looked for, for one wave."""
+TRIALS = 300
+"""Hops that are tried for one wave: each costs a few questions to the scheduler's filters."""
+STOPS = 10
+"""Third nodes that are tried for one item."""
+COMPANY = 4
+"""Items that make way together for one that needs more room than any of them has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,92 +58,125 @@ def order(picture: Picture, built: Built, index: Index, at: Ints, params: Planni
     return _Scheduler(picture, built, index, at, params).run()
 
 
-def seconds(memory_bytes: int, params: PlanningParams) -> float:
-    """The estimated time of one migration: its memory over the bandwidth, and what every migration takes."""
-    return round(memory_bytes / 2**20 / params.bandwidth_mib + params.overhead_seconds, 1)
-
-
-def quiet_seconds(waves: tuple[Wave, ...], params: PlanningParams) -> float:
-    """The estimated time until all waves have landed, with as many migrations at once as the cluster allows."""
-    total = 0.0
-    for wave in waves:
-        slots = [0.0] * params.per_cluster
-        for move in sorted(wave.moves, key=lambda move: -move.seconds):
-            slots[slots.index(min(slots))] += move.seconds
-        total += max(slots)
-    return round(total, 1)
-
-
 class _Scheduler:
     """The cluster as the waves go by: `real` in pods, `settled` in indices, `ahead` with the wave in the making."""
 
     def __init__(self, picture: Picture, built: Built, index: Index, at: Ints, params: PlanningParams) -> None:
-        self.picture, self.built, self.params = picture, built, params
+        self.picture, self.built = picture, built
         self.problem = built.problem
         self.goal = at
+        self._trips = Trips(picture, built, params)
+        self.budgets = self._trips.budgets
         self.real = picture.real.copy()
         self.settled, self.ahead = Assignment(index), Assignment(index)
-        leaving = Counter(int(self.problem.home[item]) for item in self._moving(at))
-        self.waiting = sorted(
-            self._moving(at),
-            key=lambda item: (-leaving[int(self.problem.home[item])], -int(self.problem.cost[item]), item),
-        )
-        self.hops = 0
-
-    def _moving(self, at: Ints) -> list[int]:
-        moving: list[int] = np.flatnonzero(at != self.problem.home).tolist()
-        return moving
+        self.waiting = [trip.item for trip in ranked(self._trips.to(at), self.budgets)]
+        self.hops = self.trials = 0
 
     def run(self) -> Order:
         waves: list[tuple[Step, ...]] = []
         while self.waiting:
-            steps = self._wave() or self._together() or self._hop()
-            if not steps:
+            if steps := self._wave() or self._circle():
+                self._land(steps)
+                waves.append(tuple(steps))
+            elif hops := self._make_way():
+                waves.extend((hop,) for hop in hops)
+            else:
                 break
-            self._land(steps)
-            waves.append(tuple(steps))
-        return Order(waves=tuple(waves), stuck=tuple(sorted(self.waiting)))
+        stuck = set(self.waiting)
+        for number, wave in enumerate(waves):
+            if any(step.hop and step.item in stuck for step in wave):
+                # Nobody is left where it was only to pass through, so what came after that falls, too.
+                stuck |= {step.item for later in waves[number:] for step in later}
+                waves = waves[:number]
+                break
+        return Order(waves=tuple(waves), stuck=tuple(sorted(stuck)))
+
+    def trip(self, step: Step) -> Trip:
+        """What a step means for budgets and time."""
+        return self._trips.of(step.item, step.source, step.target)
+
+    def _next(self, item: int) -> Step:
+        """The last step of an item, from where it is to where it is to be."""
+        return Step(item=item, source=int(self.settled.at[item]), target=int(self.goal[item]))
 
     def _wave(self) -> list[Step]:
-        """The waiting moves that fit together, those from nodes with many moves first."""
+        """The waiting moves that fit together, in their order."""
         wave = _Wave(self)
         for item in self.waiting:
-            step = Step(item=item, source=int(self.settled.at[item]), target=int(self.goal[item]))
-            if wave.has_budget(step) and wave.takes(step):
+            if wave.tally.full:
+                break
+            step = self._next(item)
+            if wave.tally.admits(self.trip(step)) and wave.takes(step):
                 wave.add(step)
         wave.close()
         return wave.steps
 
-    def _together(self) -> list[Step]:
-        """A circle whose moves fit only all at once: they make room for each other as they land."""
-        wave = _Wave(self)
-        for item in self.waiting:
-            step = Step(item=item, source=int(self.settled.at[item]), target=int(self.goal[item]))
-            if wave.has_budget(step) and wave.takes(step, settled=False):
-                wave.add(step)
-        wave.drop_overfull()
-        wave.close()
-        return wave.steps
-
-    def _hop(self) -> list[Step]:
-        """One waiting move's detour over a third node, after which some other waiting move can start."""
-        if self.hops >= MAX_HOPS:
-            return []
-        for item in self.waiting:
-            source = int(self.settled.at[item])
-            if source != self.problem.home[item]:
-                continue
-            for node in self._stops(item):
-                step = Step(item=item, source=source, target=node, hop=True)
-                wave = _Wave(self)
-                if wave.takes(step):
+    def _circle(self) -> list[Step]:
+        """Moves that fit only all at once: each makes room for the one before when they land."""
+        for seed in self.waiting[:CIRCLES]:
+            wave, chain = _Wave(self), [seed]
+            for item in chain:
+                step = self._next(item)
+                if wave.tally.admits(self.trip(step)) and wave.takes(step, settled=False):
                     wave.add(step)
-                    if self._helps(step):
-                        wave.close()
-                        self.hops += 1
-                        return wave.steps
-                    wave.close()
+                    chain += [
+                        other for other in self.waiting if self.settled.at[other] == step.target and other not in chain
+                    ]
+            wave.drop_overfull()
+            wave.close()
+            if wave.steps:
+                return wave.steps
         return []
+
+    def _make_way(self) -> list[Step]:
+        """Hops that have landed, one after another, so that some waiting move can start; none if there are no such."""
+        self.trials = TRIALS
+        for item in self.waiting:
+            for company in self._in_the_way(item):
+                if self.hops + len(company) <= MAX_HOPS and (hops := self._cleared(item, company)):
+                    self.hops += len(hops)
+                    return hops
+        return []
+
+    def _cleared(self, item: int, company: Sequence[int]) -> list[Step]:
+        """Hops of the whole company, landed, after which an item can start; none and nobody has moved if that fails."""
+        for hop in self._hops(company[0]):
+            if len(company) > 1:
+                if others := self._cleared(item, company[1:]):
+                    return [hop, *others]
+            elif self._fits(item):
+                return [hop]
+        return []
+
+    def _in_the_way(self, item: int) -> Iterator[list[int]]:
+        """Waiting items that may be what keeps another from its goal: singly, the cheapest first, then together."""
+        problem, goal = self.problem, int(self.goal[item])
+        fellows = self.settled.index.fellows(item)
+        blockers = [
+            other
+            for other in self.waiting
+            if other != item
+            and self.settled.at[other] == problem.home[other]
+            and (problem.home[other] == goal or other in fellows)
+        ]
+        blockers.sort(key=lambda other: (int(problem.cost[other]), other))
+        yield from ([blocker] for blocker in blockers)
+        largest = sorted(blockers, key=lambda other: (tuple(-problem.resting[other]), other))
+        yield from (largest[:size] for size in range(2, 1 + min(COMPANY, len(largest))))
+
+    def _hops(self, item: int) -> Iterator[Step]:
+        """An item's hops, each landed; who asks for another one takes back the last."""
+        source = int(self.settled.at[item])
+        pod = self.real.active_pods[self.built.vmis[item]]
+        for node in self._stops(item):
+            step = Step(item=item, source=source, target=node, hop=True)
+            if self.trials > 0 and _Wave(self).takes(step):
+                self.trials -= 1
+                self._land([step])
+                yield step
+                self.real.move(self.built.vmis[item], pod, pod.node)
+                self.settled.move(item, source)
+                self.ahead.move(item, source)
 
     def _stops(self, item: int) -> list[int]:
         """The emptiest nodes that could hold an item for a while."""
@@ -145,22 +186,11 @@ class _Scheduler:
         nodes = np.flatnonzero(mask)
         fill = self.settled.load[nodes, : problem.counted] / np.maximum(problem.scale[nodes], 1)
         emptiest = nodes[np.lexsort((nodes, fill.max(axis=1, initial=0)))]
-        return [int(node) for node in emptiest[:10]]
+        return [int(node) for node in emptiest[:STOPS]]
 
-    def _helps(self, step: Step) -> bool:
-        """Whether another waiting move fits once this step has landed."""
-        self.settled.move(step.item, step.target)
-        freed = self.real.active_pods[self.built.vmis[step.item]]
-        self.real.remove(freed)
-        others = [item for item in self.waiting if item != step.item]
-        trial = _Wave(self)
-        helped = any(
-            trial.takes(Step(item=item, source=int(self.settled.at[item]), target=int(self.goal[item])))
-            for item in others
-        )
-        self.real.add(freed)
-        self.settled.move(step.item, step.source)
-        return helped
+    def _fits(self, item: int) -> bool:
+        """Whether a waiting item could go where it is to be now."""
+        return _Wave(self).takes(self._next(item))
 
     def _land(self, steps: list[Step]) -> None:
         for step in steps:
@@ -187,15 +217,9 @@ class _Wave:
         self.of = scheduler
         scheduler.settled.reference = scheduler.ahead.reference = scheduler.settled.at.copy()
         self.steps: list[Step] = []
+        self.tally = Tally(scheduler.budgets)
         self._arriving: dict[int, Ints] = {}
-        self._sources: Counter[int] = Counter()
-        self._targets: Counter[int] = Counter()
         self._placed: list[Pod] = []
-
-    def has_budget(self, step: Step) -> bool:
-        """Whether source and target may still take part in a migration."""
-        params = self.of.params
-        return self._sources[step.source] < params.per_source and self._targets[step.target] < params.per_target
 
     def takes(self, step: Step, *, settled: bool = True) -> bool:
         """Whether a step may join; `settled` False leaves out how full the target is in the end."""
@@ -226,8 +250,7 @@ class _Wave:
         """Let a step join, its target beside its source."""
         of = self.of
         self.steps.append(step)
-        self._sources[step.source] += 1
-        self._targets[step.target] += 1
+        self.tally.count(of.trip(step))
         demand = of.problem.demand[step.item, : of.problem.counted]
         self._arriving[step.target] = self._arriving.get(step.target, 0) + demand
         pod = of.target(step).on(of.built.nodes[step.target])

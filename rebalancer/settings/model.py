@@ -276,6 +276,8 @@ class Settings(BaseSettings):
             per_source=self.limits.per_source,
             per_target=self.limits.per_target,
             per_cluster=self.limits.per_cluster,
+            per_namespace=self.limits.per_namespace,
+            drain_reserve=self.limits.drain_reserve,
             bandwidth_mib=self.migration.bandwidth_mib,
             overhead_seconds=self.migration.overhead_seconds,
         )
