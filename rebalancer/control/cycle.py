@@ -21,7 +21,7 @@ from rebalancer.control.gate import GATE_DEFAULTS, GateParams, resumed, stopped,
 from rebalancer.control.offload import Offload
 from rebalancer.control.progress import Decision, Progress, Step
 from rebalancer.control.recall import endings, learn
-from rebalancer.control.starting import Begun, Starter, StartingParams, api_now, wall
+from rebalancer.control.starting import Starter, StartingParams, api_now, said, wall
 from rebalancer.control.switch import Switch
 from rebalancer.control.view import View, identities, look, material, shunning
 from rebalancer.domain.frozen import FrozenMap
@@ -228,11 +228,11 @@ class Cycle:
             work = partial(look, snapshot, self._policy, view.memory, self._ports.clock.monotonic())
             view.state, view.triggers, view.memory = await self._ports.offload(work)
         view.watched, view.snapshot = watched, snapshot
-        view.resting = budget.resting(snapshot, self._params.limits, api_now(self._ports.clock))
+        view.resting = budget.resting(snapshot, self._params.limits, api_now(self._ports.clock), self._flights.starts())
 
     def _immovable(self) -> Mapping[str, str]:
         """VMs that must stay for reasons that the snapshot does not show, with the reason."""
-        reasons = {vmi: f"{held.message}, until {words.moment(held.until)}" for vmi, held in self._view.resting.items()}
+        reasons = {vmi: held.sentence() for vmi, held in self._view.resting.items()}
         for vmi, wait in self._backoff.vmis().items():
             until = words.moment(wall(self._ports.clock, wait.until))
             reasons[vmi] = f"its last migration failed ({wait.message}); it is left alone until {until}"
@@ -340,27 +340,19 @@ class Cycle:
 
     async def _start(self, progress: Progress, waiting: tuple[Move, ...], flying: int) -> Step:
         """Begins what may begin of the current wave, after the judge has agreed to all that is still to come."""
-        snapshot = self._view.snapshot
-        work = partial(verify, snapshot, progress.remaining(waiting), self._policy, immovable=self._immovable())
+        snapshot, stopping_over = self._view.snapshot, progress.stopping_over
+        # Who stops over rests before it moves on, and the plan with it: the budget holds it, and does not end the plan.
+        immovable = {vmi: why for vmi, why in self._immovable().items() if vmi not in stopping_over}
+        work = partial(verify, snapshot, progress.remaining(waiting), self._policy, immovable=immovable)
         if problems := await self._ports.offload(work):
             return self._drop(problems[0])
         begun = await self._starter.begin(waiting, progress.plan.id, snapshot, self._flights, self._backoff)
         self._note(tuple(begun.refused))
         if begun.outdated:
             return replace(self._drop(begun.outdated), started=tuple(begun.started))
-        return self._said(progress, begun, flying)
-
-    def _said(self, progress: Progress, begun: Begun, flying: int) -> Step:
-        number, waves = progress.wave + 1, len(progress.plan.waves)
-        if begun.forbidden:
-            sentence = words.refused(begun.forbidden)
-        elif begun.started:
-            sentence = words.started(begun.started, number, waves, begun.held)
-        elif flying or not begun.held:
-            done = len(progress.moves) - flying - len(begun.held)
-            sentence = words.wave_running(number, waves, flying, done, len(progress.moves))
-        else:
-            sentence = words.held(number, waves, begun.held)
+        if begun.refused and not (begun.forbidden or begun.started or begun.held or flying):
+            return self._drop(words.ended(begun.refused[0]))
+        sentence = said(begun, progress.wave + 1, len(progress.plan.waves), len(progress.moves), flying)
         return Step(sentence=sentence, held=tuple(begun.held), started=tuple(begun.started))
 
     def _drop(self, reason: str) -> Step:

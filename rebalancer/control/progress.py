@@ -47,6 +47,11 @@ class Progress:
             return self
         return replace(self, done=FrozenMap({**self.done, stop(outcome.move): outcome}))
 
+    @property
+    def stopping_over(self) -> frozenset[str]:
+        """VMs that stand where this plan has sent them for a while only."""
+        return frozenset(move.vmi for move in self.plan.moves if move.hop and stop(move) in self.done)
+
     def next_wave(self) -> Progress | None:
         """The progress at the beginning of the next wave, None after the last."""
         return replace(self, wave=self.wave + 1) if self.wave + 1 < len(self.plan.waves) else None
