@@ -1,16 +1,17 @@
-"""How many migrations may start now: counted from the VMIMs that exist, ours and others', whatever we remember.
+"""How many migrations may start now: counted from the VMIMs that exist, ours and others', and from what we remember.
 
-A restart or a new leader therefore forgets nothing that the API still knows. It does not know everything: KubeVirt
-keeps the newest five VMIMs that have ended of each VMI (pkg/virt-controller/watch/migration, garbage collection). More
-of them within a day, by drains or by hand, are not seen, but by then the VM rests anyway. Windows and blackouts are not
-judged here.
+A restart or a new leader forgets nothing that the API still knows. It does not know everything: KubeVirt keeps the
+newest five VMIMs that have ended of each VMI (pkg/virt-controller/watch/migration, garbage collection), none of a VMI
+that is gone (they have an ownerReference to it), and none that was deleted, as ours are when they give way. Of our own
+starts those are counted all the same, as long as this process remembers them; after a restart what exists is all that
+is known. Others' that are gone are not seen. Windows and blackouts are not judged here.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from rebalancer.domain.cluster import KubeVirt
@@ -91,6 +92,20 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """A migration of ours that began, whether or not its VMIM is still there.
+
+    `migration` is the VMIM's UID, `vmi` the VMI's key and `uid` its UID: another VM of the same name has no history.
+    `begun` in seconds since 1970, on the clock that `now` is of.
+    """
+
+    migration: str
+    vmi: str
+    uid: str
+    begun: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
     """What of a wave may start now, and what must wait, both in the wave's order."""
 
@@ -98,11 +113,16 @@ class Admission:
     held: tuple[Held, ...]
 
 
-def admit(moves: Iterable[Move], snapshot: Snapshot, limits: Limits, now: float) -> Admission:
-    """Which of these moves may start now, each counted against the next. `now` in seconds since 1970."""
-    usage = _Usage.of(snapshot, now)
+def admit(
+    moves: Iterable[Move], snapshot: Snapshot, limits: Limits, now: float, starts: Collection[Start] = ()
+) -> Admission:
+    """Which of these moves may start now, each counted against the next. `now` in seconds since 1970.
+
+    `starts` are those of ours that are remembered; one whose VMIM exists counts once.
+    """
+    usage = _Usage.of(snapshot, now, starts)
     kubevirt = snapshot.kubevirt or KubeVirt()
-    rests = resting(snapshot, limits, now)
+    rests = resting(snapshot, limits, now, starts)
     admitted: list[Move] = []
     held: list[Held] = []
     for move in moves:
@@ -115,16 +135,23 @@ def admit(moves: Iterable[Move], snapshot: Snapshot, limits: Limits, now: float)
     return Admission(admitted=tuple(admitted), held=tuple(held))
 
 
-def resting(snapshot: Snapshot, limits: Limits, now: float) -> FrozenMap[str, Held]:
+def resting(snapshot: Snapshot, limits: Limits, now: float, starts: Collection[Start] = ()) -> FrozenMap[str, Held]:
     """The VMs that must not migrate yet, by key: cooling down, or moved often enough for a day. In flight they are not.
 
-    A planner that leaves them out does not wait for them later.
+    A planner that leaves them out does not wait for them later. Of `starts` whose VMIM is gone only the number counts.
     """
-    history: dict[str, list[Migration]] = {}
+    recent: dict[str, list[Migration]] = {}
+    begun: dict[str, dict[str, float]] = {}
     for migration in snapshot.migrations.values():
         if now - migration.created < DAY:
-            history.setdefault(migration.vmi_key, []).append(migration)
-    found = ((key, _rest(key, recent, limits, now)) for key, recent in sorted(history.items()))
+            recent.setdefault(migration.vmi_key, []).append(migration)
+            begun.setdefault(migration.vmi_key, {})[migration.uid] = migration.created
+    for start in starts:
+        vmi = snapshot.vmis.get(start.vmi)
+        if vmi is not None and vmi.uid == start.uid and now - start.begun < DAY:
+            known = begun.setdefault(start.vmi, {})
+            known[start.migration] = max(known.get(start.migration, 0.0), start.begun)
+    found = ((key, _rest(key, sorted(begun[key].values()), recent.get(key, ()), limits, now)) for key in sorted(begun))
     return FrozenMap((key, rest) for key, rest in found if rest is not None)
 
 
@@ -134,8 +161,8 @@ def cooldown(migrations: int, limits: Limits) -> float:
     return min(doubled, limits.cooldown_max_seconds)
 
 
-def _rest(key: str, recent: list[Migration], limits: Limits, now: float) -> Held | None:
-    starts = sorted(migration.created for migration in recent)
+def _rest(key: str, starts: list[float], recent: Iterable[Migration], limits: Limits, now: float) -> Held | None:
+    """`starts` of a VM within a day, in order; `recent` are those whose VMIMs are there."""
     if len(starts) >= limits.per_vm_day:
         until = starts[-limits.per_vm_day] + DAY
         message = f"{key} has migrated {len(starts)} times within 24 hours, {limits.per_vm_day} are allowed"
@@ -168,15 +195,17 @@ class _Usage:
     begun: list[float] = field(default_factory=list)
 
     @classmethod
-    def of(cls, snapshot: Snapshot, now: float) -> _Usage:
+    def of(cls, snapshot: Snapshot, now: float, starts: Collection[Start]) -> _Usage:
         usage = cls()
         ends_of = _ends(snapshot)
+        begun = {start.migration: start.begun for start in starts}
         for migration in snapshot.migrations.values():
-            if now - migration.created < HOUR:
-                usage.begun.append(migration.created)
+            uid = migration.uid
+            begun[uid] = max(migration.created, begun.get(uid, 0.0))
             if migration.final:
                 continue
             usage._count(migration.vmi_key, *ends_of(migration))
+        usage.begun.extend(moment for moment in begun.values() if now - moment < HOUR)
         return usage
 
     def start(self, move: Move, now: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -13,16 +14,29 @@ from rebalancer.domain.node import Node
 from rebalancer.domain.pod import Pod
 from rebalancer.domain.resources import Resources
 from rebalancer.domain.snapshot import Snapshot
-from rebalancer.domain.vmi import VMI, Migration
+from rebalancer.domain.vmi import Migration
+from rebalancer.policy.changes import Changes
 from rebalancer.policy.node_table import NodeTable
 from rebalancer.policy.pod_counts import PodCounts
 from rebalancer.policy.room import Room
+from rebalancer.policy.tenancy import MIGRATION_JOB, VMI_KIND, Tenancy, active_pod
 
-VMI_KIND: Final = "VirtualMachineInstance"
+__all__ = ["MIGRATION_JOB", "VMI_KIND", "ClusterState", "Step", "settled_pods"]
+
 ONE_POD: Final = "ReadWriteOncePod"
 UNLIMITED: Final = 2**31
-MIGRATION_JOB: Final = "kubevirt.io/migrationJobUID"
-"""The label that a target pod keeps for life: its value is the UID of the migration it was made for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """From one state to the next: `state`, the pods that have `left` a node and those that `came`, and for each VM
+    that may have changed its active pods before and after, by its key. A pod of which anything changes leaves and
+    comes."""
+
+    state: ClusterState
+    left: tuple[Pod, ...]
+    came: tuple[Pod, ...]
+    vms: Mapping[str, tuple[Pod | None, Pod | None]]
 
 
 class ClusterState:
@@ -31,8 +45,7 @@ class ClusterState:
     Holds what kube-scheduler's snapshot holds: pods that are bound to a known node and have not ended. Changing one
     pod costs time in the number of groups that select it, not in the number of pods. `copy` shares everything that
     neither side has changed since. Nodes, namespaces and volumes never change, and neither does what the snapshot
-    said about VMIs: `launchers` are each VMI's pods that have not ended, bound or not, by the VMI's UID, `in_flight`
-    the unfinished migrations by the VMI's key.
+    said about VMIs. `advance` makes the state of a later snapshot.
     """
 
     def __init__(
@@ -50,8 +63,7 @@ class ClusterState:
         self.claims = claims
         self.csi_nodes = csi_nodes
         self.table = NodeTable(nodes)
-        self.launchers: Mapping[str, tuple[Pod, ...]] = {}
-        self.in_flight: Mapping[str, Migration] = {}
+        self._tenancy = Tenancy.of(Snapshot(), settled=False)
         self._active: dict[str, Pod] = {}
         self._pods: dict[str, dict[str, Pod]] = {name: {} for name in nodes}
         self.counts = PodCounts(self.table, namespaces, self._pods)
@@ -79,12 +91,54 @@ class ClusterState:
             claims=snapshot.claims,
             csi_nodes=snapshot.csi_nodes,
         )
-        state.launchers = _launchers(snapshot)
-        state.in_flight = {one.vmi_key: one for one in snapshot.migrations.values() if not one.final}
-        state._active, gone = _active_pods(snapshot, state.launchers, state.in_flight, settled=settled)
-        for pod in snapshot.pods.values():
-            if pod.node in state._pods and not pod.terminal and pod.uid not in gone:
+        state._tenancy = Tenancy.of(snapshot, settled=settled)
+        state._active = state._tenancy.active
+        gone = state._tenancy.gone
+        for key, pod in snapshot.pods.items():
+            if pod.node in state._pods and not pod.terminal and key not in gone:
                 state.add(pod)
+        return state
+
+    def advance(self, before: Snapshot, after: Snapshot, changes: Changes) -> Step | None:
+        """The state of `after`, where this is that of `before`, just as it was made: nothing was moved in it since.
+
+        Costs time in the number of changes. None where only a new start helps (`Changes.rebuilt`, or VMIs of one UID).
+        This state stays as it is.
+        """
+        advanced = None if changes.rebuilt else self._tenancy.advance(after, changes)
+        if advanced is None:
+            return None
+        state = self._seeing(after.nodes) if changes.nodes else self.copy()
+        state._tenancy, touched = advanced
+        state._active = state._tenancy.active
+        gone_before, gone = self._tenancy.gone, state._tenancy.gone
+        left, came = [], []
+        for key in sorted({*changes.pods, *(gone_before ^ gone)}):
+            old, new = before.pods.get(key), after.pods.get(key)
+            if old is not None and self._counts(old) and key not in gone_before:
+                left.append(old)
+            if new is not None and self._counts(new) and key not in gone:
+                came.append(new)
+        for pod in left:
+            state.remove(pod)
+        for pod in came:
+            state.add(pod)
+        vms = {key: (self._active.get(key), state._active.get(key)) for key in touched}
+        return Step(state=state, left=tuple(left), came=tuple(came), vms=vms)
+
+    def unsettled(self, snapshot: Snapshot) -> ClusterState:
+        """Of the settled state of a snapshot, just as it was made: ClusterState.of(snapshot)."""
+        state = self.copy()
+        tenancy = state._tenancy
+        for key in sorted(tenancy.gone):
+            state.add(snapshot.pods[key])
+        for key in tenancy.unclear:
+            pods = [pod for pod in self.launchers.get(snapshot.vmis[key].uid, ()) if pod.node in self._pods]
+            active = active_pod(snapshot.vmis[key], pods)
+            if active is not None:
+                state._active[key] = active
+            else:
+                state._active.pop(key, None)
         return state
 
     @property
@@ -92,10 +146,24 @@ class ClusterState:
         """The running launcher pod of each VMI, by the VMI's key; VMIs without one are absent."""
         return self._active
 
+    @property
+    def launchers(self) -> Mapping[str, tuple[Pod, ...]]:
+        """Each VMI's pods that have not ended, bound or not, by the VMI's UID."""
+        return self._tenancy.launchers
+
+    @property
+    def in_flight(self) -> Mapping[str, Migration]:
+        """The unfinished migrations, by the VMI's key."""
+        return self._tenancy.in_flight
+
     def pods_on(self, node: str) -> Collection[Pod]:
         """The pods that hold room on a node; those of an unknown node are none."""
         pods = self._pods.get(node)
         return pods.values() if pods is not None else ()
+
+    def holds(self, pod: Pod) -> bool:
+        """Whether this pod is on the node that it names."""
+        return pod.node in self._pods and self._pods[pod.node].get(pod.uid) == pod
 
     def requested(self, node: str) -> Resources:
         """The sum of the effective requests of `pods_on`."""
@@ -127,15 +195,26 @@ class ClusterState:
 
     def copy(self) -> ClusterState:
         """An independent state that is equal to this one."""
+        return self._on(self.nodes, self.table)
+
+    def detached(self) -> ClusterState:
+        """A copy that keeps to itself what it will work out about nodes, which then ends with it."""
+        return self._on(self.nodes, self.table.seeing(self.table.nodes))
+
+    def _seeing(self, nodes: Mapping[str, Node]) -> ClusterState:
+        """A copy in which nodes have other conditions and annotations."""
+        return self._on(nodes, self.table.seeing(tuple(nodes.values())))
+
+    def _on(self, nodes: Mapping[str, Node], table: NodeTable) -> ClusterState:
         twin = object.__new__(ClusterState)
-        twin.nodes, twin.namespaces = self.nodes, self.namespaces
-        twin.volumes, twin.claims, twin.csi_nodes = self.volumes, self.claims, self.csi_nodes
-        twin.launchers, twin.in_flight = self.launchers, self.in_flight
-        twin.table = self.table
+        twin.nodes, twin.table = nodes, table
+        twin.namespaces, twin.volumes = self.namespaces, self.volumes
+        twin.claims, twin.csi_nodes = self.claims, self.csi_nodes
+        twin._tenancy = self._tenancy
         twin._active = dict(self._active)
         twin._pods = dict(self._pods)
-        twin.counts = self.counts.copy(twin._pods)
-        twin.room = self.room.copy()
+        twin.counts = self.counts.copy(twin._pods, table)
+        twin.room = self.room.copy(table)
         twin._owned, self._owned = set(), set()
         twin._special = dict(self._special)
         twin._claim_users = dict(self._claim_users)
@@ -187,6 +266,9 @@ class ClusterState:
             if bound is not None and all(bound.csi):
                 yield bound.csi
 
+    def _counts(self, pod: Pod) -> bool:
+        return pod.node in self._pods and not pod.terminal
+
     def _mine(self, node: str) -> dict[str, Pod]:
         if node not in self._owned:
             self._pods[node] = dict(self._pods[node])
@@ -205,53 +287,6 @@ class ClusterState:
                 self._claim_users[key] = self._claim_users.get(key, 0) + sign
 
 
-def settled_pods(snapshot: Snapshot) -> dict[str, Pod]:
+def settled_pods(snapshot: Snapshot) -> Mapping[str, Pod]:
     """ClusterState.of(snapshot, settled=True).active_pods, for those who need nothing else of it."""
-    in_flight = {one.vmi_key: one for one in snapshot.migrations.values() if not one.final}
-    return _active_pods(snapshot, _launchers(snapshot), in_flight, settled=True)[0]
-
-
-def _active_pods(
-    snapshot: Snapshot,
-    launchers: Mapping[str, tuple[Pod, ...]],
-    in_flight: Mapping[str, Migration],
-    *,
-    settled: bool,
-) -> tuple[dict[str, Pod], set[str]]:
-    """Each VMI's pod by the VMI's key, and the UIDs of pods that will be gone once migrations in flight have landed."""
-    unfinished = {one.uid for one in in_flight.values()}
-    found: dict[str, Pod] = {}
-    gone: set[str] = set()
-    for key, vmi in snapshot.vmis.items():
-        pods = [pod for pod in launchers.get(vmi.uid, ()) if pod.node in snapshot.nodes]
-        if len(pods) == 1 and vmi.node in ("", pods[0].node):
-            found[key] = pods[0]  # nearly all VMs: nothing to choose from
-            continue
-        active = active_pod(vmi, pods)
-        if settled:
-            active = _landed(pods, unfinished) or active
-            gone.update(pod.uid for pod in pods if active is not None and pod is not active)
-        if active is not None:
-            found[key] = active
-    return found, gone
-
-
-def active_pod(vmi: VMI, launchers: Iterable[Pod]) -> Pod | None:
-    """The pod a VMI runs in (KubeVirt: CurrentVMIPod): the newest on the VMI's node that has not ended."""
-    here = [pod for pod in launchers if vmi.node in ("", pod.node)]
-    return max(here, key=lambda pod: (pod.created, pod.uid), default=None)
-
-
-def _launchers(snapshot: Snapshot) -> dict[str, tuple[Pod, ...]]:
-    """VMI's UID to its pods that have not ended; migration targets are among them, bound or not."""
-    found: dict[str, tuple[Pod, ...]] = {}
-    for pod in snapshot.pods.values():
-        if pod.owner[0] == VMI_KIND and not pod.terminal:
-            found[pod.owner[2]] = (*found.get(pod.owner[2], ()), pod)
-    return found
-
-
-def _landed(launchers: Iterable[Pod], unfinished: Collection[str]) -> Pod | None:
-    """The target pod of a VMI's migration in flight, if it has one."""
-    targets = [pod for pod in launchers if pod.labels.get(MIGRATION_JOB, "") in unfinished]
-    return max(targets, key=lambda pod: (pod.created, pod.uid), default=None)
+    return Tenancy.of(snapshot, settled=True).active

@@ -151,18 +151,21 @@ def permille(amount: int, capacity: int) -> int:
 
 def overloaded(state: ClusterState, thresholds: Thresholds) -> frozenset[tuple[str, str]]:
     """(node, resource) wherever a counted resource is above `high`, on nodes with and without VMs."""
-    return frozenset(
-        (name, resource)
-        for name, node in state.nodes.items()
-        for resource in thresholds.resources
-        if judged(node, resource) and state.requested(name).get(resource) > limit(node, resource, "high", thresholds)
-    )
+    return frozenset(load for node in state.nodes.values() for load in overloads(state, node, thresholds))
+
+
+def overloads(state: ClusterState, node: Node, thresholds: Thresholds) -> Iterator[tuple[str, str]]:
+    """The same of one node."""
+    requested = state.requested(node.name)
+    for resource in thresholds.resources:
+        if judged(node, resource) and requested.get(resource) > limit(node, resource, "high", thresholds):
+            yield node.name, resource
 
 
 def node_loads(state: ClusterState, thresholds: Thresholds) -> FrozenMap[str, NodeLoad]:
     """Every node's load, by name. CPU and memory are both told, whichever of them counts."""
     vmis = Counter(pod.node for pod in state.active_pods.values())
-    return FrozenMap((name, _load(state, node, thresholds, vmis[name])) for name, node in state.nodes.items())
+    return FrozenMap((name, node_load(state, node, thresholds, vmis[name])) for name, node in state.nodes.items())
 
 
 def hotspots(state: ClusterState, thresholds: Thresholds) -> tuple[Hotspot, ...]:
@@ -209,7 +212,8 @@ def counted(state: ClusterState, thresholds: Thresholds) -> Iterator[tuple[Node,
                 yield node, resource, requested.get(resource)
 
 
-def _load(state: ClusterState, node: Node, thresholds: Thresholds, vmis: int) -> NodeLoad:
+def node_load(state: ClusterState, node: Node, thresholds: Thresholds, vmis: int) -> NodeLoad:
+    """One node's load; so many VMs run on it."""
     own, _ = node_thresholds(node, thresholds)
     return NodeLoad(
         cpu=_percentage(state, node, CPU),

@@ -31,21 +31,32 @@ class NodeTable:
         self.names = tuple(nodes)
         self.positions = {name: position for position, name in enumerate(self.names)}
         self._remembered: dict[Hashable, object] = {}
+        self._passing: dict[Hashable, object] = {}
+
+    def seeing(self, nodes: tuple[Node, ...]) -> NodeTable:
+        """The same nodes, in another condition or with other annotations, with the answers that these leave true."""
+        twin = object.__new__(NodeTable)
+        twin.nodes, twin.names, twin.positions = nodes, self.names, self.positions
+        twin._remembered = dict(self._remembered)
+        twin._passing = dict(self._passing) if nodes is self.nodes else {}
+        return twin
 
     def values(self, key: str) -> Values:
         """The value of a label per node; None where a node does not carry it."""
         return self.remember(("label", key), lambda: tuple(node.labels.get(key) for node in self.nodes))
 
-    def remember(self, question: Hashable, answer: Callable[[], T]) -> T:
+    def remember(self, question: Hashable, answer: Callable[[], T], *, passing: bool = False) -> T:
         """The answer to a question about nodes alone, worked out once.
 
-        The question must hold all that the answer depends on, besides the nodes.
+        The question must hold all that the answer depends on, besides the nodes. `passing`: it depends on their
+        conditions or annotations, too.
         """
-        if question not in self._remembered:
-            if len(self._remembered) >= MAX_REMEMBERED:
-                self._remembered.clear()
-            self._remembered[question] = answer()
-        return cast(T, self._remembered[question])
+        known = self._passing if passing else self._remembered
+        if question not in known:
+            if len(known) >= MAX_REMEMBERED:
+                known.clear()
+            known[question] = answer()
+        return cast(T, known[question])
 
     def in_domains(self, key: str, values: Collection[str] | None) -> Mask:
         """Whether each node's label has one of these values; with None, whether it has the label at all."""

@@ -109,9 +109,9 @@ class PodCounts:
         self._by_label: dict[str, dict[str, tuple[Pod, ...]]] = {}
         self._own_labels: set[str] = set()
 
-    def copy(self, pods: Mapping[str, Mapping[str, Pod]]) -> PodCounts:
-        """Counts that are equal to these and follow `pods` from here on."""
-        twin = PodCounts(self._table, self._namespaces, pods)
+    def copy(self, pods: Mapping[str, Mapping[str, Pod]], table: NodeTable) -> PodCounts:
+        """Counts that are equal to these and follow `pods` from here on; `table`: the same nodes."""
+        twin = PodCounts(table, self._namespaces, pods)
         self._token = object()  # what was ours is shared from now on
         self._own_labels = set()
         twin._tallies = dict(self._tallies)
@@ -133,7 +133,11 @@ class PodCounts:
         for key in self._by_label:
             if key in pod.labels:
                 members = self._label_members(key)
-                members[pod.labels[key]] = tuple(o for o in members[pod.labels[key]] if o.uid != pod.uid)
+                others = tuple(o for o in members[pod.labels[key]] if o.uid != pod.uid)
+                if others:
+                    members[pod.labels[key]] = others
+                else:
+                    del members[pod.labels[key]]
 
     def sums(self, group: Group, topology: Hashable, values: Values) -> Mapping[str, int]:
         """Pods of a group by topology value, without zeros; pods on nodes without a value are left out."""
@@ -272,24 +276,33 @@ class PodCounts:
 class Directory(Generic[K]):
     """Finds the items whose selectors could match given labels, by one label that each selector requires.
 
-    It only grows, and copies share it: an item that one side no longer counts is passed over by the asker.
+    Counts that are copies of each other share theirs, which then only grows: an item that one side no longer counts is
+    passed over by the asker.
     """
 
     def __init__(self) -> None:
-        self._known: set[K] = set()
-        self._by_label: dict[tuple[str, str], list[K]] = {}
-        self._anywhere: list[K] = []
+        self._by_label: dict[tuple[str, str], dict[K, None]] = {}
+        self._anywhere: dict[K, None] = {}
+        self._own: set[tuple[str, str]] = set()
+
+    def copy(self) -> Directory[K]:
+        """An independent directory that finds the same."""
+        twin: Directory[K] = Directory()
+        self._own.clear()
+        twin._by_label, twin._anywhere = dict(self._by_label), dict(self._anywhere)
+        return twin
 
     def add(self, selector: LabelSelector, item: K) -> None:
-        if item in self._known:
-            return
-        self._known.add(item)
-        required = _required_label(selector)
-        if required is None:
-            self._anywhere.append(item)
-            return
-        for value in required[1]:
-            self._by_label.setdefault((required[0], value), []).append(item)
+        for label in _labels_of(selector):
+            self._bucket(label)[item] = None
+
+    def discard(self, selector: LabelSelector, item: K) -> None:
+        """Takes an item away that was added with this selector."""
+        for label in _labels_of(selector):
+            bucket = self._bucket(label)
+            bucket.pop(item, None)
+            if not bucket and label is not None:
+                del self._by_label[label]
 
     def candidates(self, labels: Labels) -> list[K]:
         found = list(self._anywhere)
@@ -297,6 +310,20 @@ class Directory(Generic[K]):
             for label in labels.items():
                 found += self._by_label.get(label, ())
         return found
+
+    def _bucket(self, label: tuple[str, str] | None) -> dict[K, None]:
+        if label is None:
+            return self._anywhere
+        if label not in self._own:
+            self._by_label[label] = dict(self._by_label.get(label, {}))
+            self._own.add(label)
+        return self._by_label.setdefault(label, {})
+
+
+def _labels_of(selector: LabelSelector) -> list[tuple[str, str] | None]:
+    """The labels by one of which everything is found that a selector could match; None for anything."""
+    required = _required_label(selector)
+    return [None] if required is None else [(required[0], value) for value in required[1]]
 
 
 def _required_label(selector: LabelSelector) -> tuple[str, tuple[str, ...]] | None:

@@ -26,8 +26,10 @@ class Room:
         self._free: dict[str, Amounts] = {}
         self._free_pods: Amounts | None = None
 
-    def copy(self) -> Room:
-        twin = Room(self._table)
+    def copy(self, table: NodeTable) -> Room:
+        """`table`: the same nodes, perhaps in another condition."""
+        twin = object.__new__(Room)
+        twin._table = table
         twin._requested = list(self._requested)
         twin._pods = list(self._pods)
         twin._free = {name: amounts.copy() for name, amounts in self._free.items()}

@@ -1,27 +1,24 @@
 """The required rules between pods that VMs live under, and how badly each is broken in a given state.
 
-Rules are read from the VMIs' specs, never from running pods, whose own rules may be older. Pods that are no VM of the
-snapshot have the rules that stand in their specs. A rule is shared by all who hold it, so judging costs time in holders
-and in those whom they select, not in VMs. Where the pods are is asked of a ClusterState each time: one book serves
-all states of a plan.
+A rule is shared by all who hold it, so judging costs time in holders and in those whom they select, not in VMs. Where
+the pods are is asked of a ClusterState each time: one book serves all states of a plan.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import nsmallest
 
-from rebalancer.domain.cluster import KubeVirt
-from rebalancer.domain.pod import Pod, PodAffinityTerm
+from rebalancer.domain.pod import Pod
 from rebalancer.domain.snapshot import Snapshot
 from rebalancer.domain.verdict import POD_AFFINITY, POD_ANTI_AFFINITY, TOPOLOGY_SPREAD, Violation
-from rebalancer.domain.vmi import VMI
-from rebalancer.policy.cluster_state import VMI_KIND, ClusterState
+from rebalancer.policy.cluster_state import VMI_KIND, ClusterState, Step
 from rebalancer.policy.filters.spread import eligible_values, skews_of, spread_selector
-from rebalancer.policy.pod_counts import Directory, Group, Scope, Selection
-from rebalancer.policy.target import target_pod
-from rebalancer.policy.wording import group_text, names_text
+from rebalancer.policy.pod_counts import Directory, Group
+from rebalancer.policy.rule_reading import Clause, Reader
+from rebalancer.policy.wording import names_text
 
 MAX_WITNESSES = 20
 """Witnesses that a violation names; its degree counts all."""
@@ -32,16 +29,26 @@ Tenants = dict[str, Pod]
 
 @dataclass(slots=True, eq=False)
 class Rule:
-    """One required rule between pods.
+    """One required rule between pods. Once its book is made it does not change.
 
-    `holders` are the VMs that carry it (keys), `fixed` the pods that do and are no VM; `group` is whom it selects.
+    `holders` are the VMs that carry it (keys), `fixed` the pods that do and are no VM, both sorted by key. `number` is
+    what it is called in its book and those that come of it.
     """
 
+    number: int
+    clause: Clause
     text: str
-    group: Group
-    topology_key: str
     holders: list[str] = field(default_factory=list)
     fixed: list[Pod] = field(default_factory=list)
+
+    @property
+    def group(self) -> Group:
+        """Whom the rule selects."""
+        return self.clause.group
+
+    @property
+    def topology_key(self) -> str:
+        return self.clause.topology_key
 
     def breaches(self, state: ClusterState) -> Iterator[Violation]:
         """A violation for each VM that breaks the rule where it is."""
@@ -77,14 +84,15 @@ class Apart(Rule):
         for value, holders in holding.items():
             others = selected.get(value)
             if others and not (len(others) == 1 and others.keys() == holders.keys()):
-                yield from self._conflicts(value, holders, others)
+                yield from self._conflicts(state, value, holders, others)
 
-    def _conflicts(self, value: str, holders: Tenants, others: Tenants) -> Iterator[Violation]:
+    def _conflicts(self, state: ClusterState, value: str, holders: Tenants, others: Tenants) -> Iterator[Violation]:
         both = {**holders, **others}
         names = {identity: tenant_name(pod) for identity, pod in both.items()}
         for identity, pod in both.items():
-            if pod.owner[0] != VMI_KIND:
-                continue
+            runs = state.active_pods.get(names[identity]) if pod.owner[0] == VMI_KIND else None
+            if runs is None or tenant(runs) != identity:
+                continue  # no VM, or the pod of one that has gone, though another may have its name
             foes: Tenants = {}
             if identity in others:
                 foes = holders
@@ -143,8 +151,11 @@ class Spread(Rule):
     node lacks the topology key. `targets` are the holders' next pods, which say which nodes count.
     """
 
-    max_skew: int = 1
     targets: dict[str, Pod] = field(default_factory=dict)
+
+    @property
+    def max_skew(self) -> int:
+        return self.clause.max_skew
 
     def breaches(self, state: ClusterState) -> Iterator[Violation]:
         members: dict[str, Tenants] | None = None
@@ -189,123 +200,171 @@ class Spread(Rule):
 
 
 class RuleBook:
-    """All rules between pods of the given kinds, found by who holds them and by whom they select."""
+    """All rules between pods of the given kinds, found by who holds them and by whom they select.
+
+    A book is made once and does not change: `advance` makes the next one and shares with it what stays as it is.
+    """
 
     def __init__(self, state: ClusterState, snapshot: Snapshot, kinds: Collection[str]) -> None:
-        self.rules: list[Rule] = []
         self._kinds = frozenset(kinds)
-        self._known: dict[object, Rule] = {}
-        self._held: dict[str, list[Rule]] = {}
-        self._directory: Directory[Rule] = Directory()
-        self._shared: dict[tuple[int, str], tuple[Rule, ...]] = {}
-        self._read_vmis(state, snapshot)
+        self._numbers: dict[Clause, int] = {}
+        self._rules: dict[int, Rule] = {}
+        self._held: dict[str, tuple[int, ...]] = {}
+        self._carried: dict[str, tuple[int, ...]] = {}
+        self._directory: Directory[int] = Directory()
+        self._next = 0
+        self._own: set[int] = set()
+        self._ordered: tuple[Rule, ...] | None = None
+        reader = Reader(state, snapshot, self._kinds)
+        for key in state.active_pods:
+            spec = snapshot.vmis[key].spec
+            if spec.spread or spec.affinity.anti_required or spec.affinity.pod_required:  # few VMs have any
+                self._read_vm(key, reader)
         if POD_ANTI_AFFINITY in self._kinds:
-            self._read_pods(state, snapshot)
+            bearers = (p for name in state.nodes for p in state.pods_on(name) if p.spec.affinity.anti_required)
+            for pod in sorted(bearers, key=lambda one: one.key):
+                self._read_pod(pod, reader)
+        self._own.clear()
+
+    def advance(self, before: Snapshot, after: Snapshot, step: Step) -> tuple[RuleBook, frozenset[int]]:
+        """The book of a snapshot, where this is that of the one before it, and the numbers of all rules that may be
+        broken otherwise than before: those that are not there any more among them."""
+        twin, state = self._twin(), step.state
+        reader = Reader(state, after, self._kinds)
+        touched: set[int] = set()
+        for key in sorted(step.vms):
+            if (held := twin._held.get(key)) is not None:
+                touched.update(held)
+            touched.update(twin._read_vm(key, reader))
+        others = (pod for pair in step.vms.values() if pair[0] is not pair[1] for pod in pair if pod is not None)
+        for pod in (*step.left, *step.came, *others):
+            touched.update(twin._selecting(pod, state))
+        if POD_ANTI_AFFINITY in self._kinds:
+            pods = {pod.key: None for pod in step.left} | {pod.key: pod for pod in step.came}
+            for key in step.vms:
+                # Whether a pod speaks for itself depends on whether its VMI is known.
+                for vmi in (before.vmis.get(key), after.vmis.get(key)):
+                    launchers = state.launchers.get(vmi.uid, ()) if vmi is not None else ()
+                    pods |= {pod.key: pod if state.holds(pod) else None for pod in launchers}
+            for key, one in sorted(pods.items()):
+                touched.update(twin._carried.get(key, ()))
+                touched.update(twin._read_pod(one, reader) if one is not None else twin._let_go(key))
+        for number in touched:
+            twin._drop_if_empty(number)
+        twin._own.clear()
+        return twin, frozenset(touched)
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """All rules, by who holds them first; the same whatever books this one has come of."""
+        if self._ordered is None:
+            self._ordered = tuple(sorted(self._rules.values(), key=self._place))
+        return self._ordered
+
+    def rule(self, number: int) -> Rule | None:
+        """The rule of a number, None where there is none any more."""
+        return self._rules.get(number)
+
+    def __len__(self) -> int:
+        return len(self._rules)
 
     def touching(self, key: str, pods: Collection[Pod], state: ClusterState) -> set[Rule]:
         """The rules that a VM holds, or that select one of the given pods of it: its move changes no others."""
         found = set(self._held.get(key, ()))
         for pod in pods:
-            found.update(r for r in self._directory.candidates(pod.labels) if state.counts.takes_in(r.group, pod))
-        return found
+            found.update(self._selecting(pod, state))
+        return {self._rules[number] for number in found}
 
-    def _read_vmis(self, state: ClusterState, snapshot: Snapshot) -> None:
-        kubevirt = snapshot.kubevirt or KubeVirt()
-        between = POD_ANTI_AFFINITY in self._kinds or POD_AFFINITY in self._kinds
-        spreading = TOPOLOGY_SPREAD in self._kinds
-        for key, pod in state.active_pods.items():
-            vmi = snapshot.vmis[key]
-            affinity = vmi.spec.affinity
-            if between and (affinity.anti_required or affinity.pod_required):
-                for rule in self._between(state, vmi, pod, kubevirt):
-                    self._hold(rule, key)
-            if spreading and vmi.spec.spread:
-                target = target_pod(vmi, pod, state.nodes[pod.node], kubevirt)
-                for rule in self._spreads(target):
-                    rule.targets[key] = target
-                    self._hold(rule, key)
+    def _selecting(self, pod: Pod, state: ClusterState) -> Iterator[int]:
+        for number in self._directory.candidates(pod.labels):
+            if state.counts.takes_in(self._rules[number].group, pod):
+                yield number
 
-    def _read_pods(self, state: ClusterState, snapshot: Snapshot) -> None:
-        for name in state.nodes:
-            for pod in state.pods_on(name):
-                terms = pod.spec.affinity.anti_required
-                for term in terms if terms and not _runs_known_vmi(pod, snapshot) else ():
-                    rule = self._apart(state, term, pod.namespace)
-                    if rule is not None:
-                        rule.fixed.append(pod)
+    def _place(self, rule: Rule) -> tuple[int, str, int]:
+        if rule.holders:
+            return 0, rule.holders[0], self._held[rule.holders[0]].index(rule.number)
+        return 1, rule.fixed[0].key, self._carried[rule.fixed[0].key].index(rule.number)
 
-    def _between(self, state: ClusterState, vmi: VMI, pod: Pod, kubevirt: KubeVirt) -> tuple[Rule, ...]:
-        affinity = vmi.spec.affinity
-        terms = (*affinity.anti_required, *affinity.pod_required)
-        if any(term.match_label_keys or term.mismatch_label_keys for term in terms):
-            # The API server completes such selectors from the pod's own labels, so they are no longer shared.
-            affinity = target_pod(vmi, pod, state.nodes[pod.node], kubevirt).spec.affinity
-            own = affinity.anti_required[: len(vmi.spec.affinity.anti_required)]  # KubeVirt's own come last
-            return self._rules(state, own, affinity.pod_required, vmi.namespace)
-        shared = (id(affinity), vmi.namespace)  # equal specs are one object, and the snapshot keeps them alive
-        if shared not in self._shared:
-            self._shared[shared] = self._rules(state, affinity.anti_required, affinity.pod_required, vmi.namespace)
-        return self._shared[shared]
+    # -- Only while a book is made
 
-    def _rules(
-        self,
-        state: ClusterState,
-        apart: tuple[PodAffinityTerm, ...],
-        beside: tuple[PodAffinityTerm, ...],
-        namespace: str,
-    ) -> tuple[Rule, ...]:
-        found: list[Rule | None] = []
-        if POD_ANTI_AFFINITY in self._kinds:
-            found += [self._apart(state, term, namespace) for term in apart]
-        if POD_AFFINITY in self._kinds and beside:
-            selections = [state.counts.incoming(term, namespace) for term in beside]
-            # A term that selects nothing leaves nobody whom all terms select.
-            group = Group(()) if None in selections else Group(tuple(s for s in selections if s is not None))
-            found += [self._beside(group, term.topology_key) for term in beside]
-        return tuple(dict.fromkeys(rule for rule in found if rule is not None))
+    def _twin(self) -> RuleBook:
+        twin = object.__new__(RuleBook)
+        twin._kinds, twin._next = self._kinds, self._next
+        twin._numbers, twin._rules = dict(self._numbers), dict(self._rules)
+        twin._held, twin._carried = dict(self._held), dict(self._carried)
+        twin._directory = self._directory.copy()
+        twin._own, twin._ordered = set(), None
+        return twin
 
-    def _apart(self, state: ClusterState, term: PodAffinityTerm, namespace: str) -> Rule | None:
-        selection = state.counts.incoming(term, namespace)
-        if selection is None:
-            return None
-        group = Group((selection,))
-        question = (POD_ANTI_AFFINITY, group, term.topology_key)
-        if question not in self._known:
-            text = f"pod anti-affinity to {group_text(group)} by {term.topology_key}"
-            self._add(question, Apart(text, group, term.topology_key))
-        return self._known[question]
+    def _read_vm(self, key: str, reader: Reader) -> tuple[int, ...]:
+        """Takes down the rules that a VM lives under, instead of those from before."""
+        clauses, target = reader.of_vm(key)
+        if not clauses and key not in self._held:
+            return ()
+        for number in self._held.pop(key, ()):
+            rule = self._mine(number)
+            del rule.holders[bisect_left(rule.holders, key)]
+            if isinstance(rule, Spread):
+                del rule.targets[key]
+        numbers = tuple(self._number(clause) for clause in clauses)
+        for number in numbers:
+            rule = self._mine(number)
+            insort(rule.holders, key)
+            if isinstance(rule, Spread):
+                assert target is not None
+                rule.targets[key] = target
+        if numbers:
+            self._held[key] = numbers
+        return numbers
 
-    def _beside(self, group: Group, topology_key: str) -> Rule:
-        question = (POD_AFFINITY, group, topology_key)
-        if question not in self._known:
-            text = f"pod affinity to {group_text(group)} by {topology_key}"
-            self._add(question, Beside(text, group, topology_key))
-        return self._known[question]
+    def _read_pod(self, pod: Pod, reader: Reader) -> tuple[int, ...]:
+        """Takes down the rules that a pod carries for itself, instead of those from before."""
+        self._let_go(pod.key)
+        numbers = tuple(self._number(clause) for clause in reader.of_pod(pod))
+        for number in numbers:
+            insort(self._mine(number).fixed, pod, key=lambda one: one.key)
+        if numbers:
+            self._carried[pod.key] = numbers
+        return numbers
 
-    def _spreads(self, target: Pod) -> Iterator[Spread]:
-        for constraint in target.spec.spread:
-            selector = spread_selector(constraint, target)
-            if constraint.when_unsatisfiable != "DoNotSchedule" or selector is None:
-                continue
-            key, most = constraint.topology_key, constraint.max_skew
-            group = Group((Selection(Scope(frozenset((target.namespace,))), selector),), staying=True)
-            question = (TOPOLOGY_SPREAD, group, key, most)
-            if question not in self._known:
-                text = f"topology spread of {group_text(group)} by {key}, skew at most {most}"
-                self._add(question, Spread(text, group, key, max_skew=most))
-            rule = self._known[question]
-            assert isinstance(rule, Spread)
-            yield rule
+    def _let_go(self, pod: str) -> tuple[int, ...]:
+        for number in (carried := self._carried.pop(pod, ())):
+            fixed = self._mine(number).fixed
+            del fixed[bisect_left(fixed, pod, key=lambda one: one.key)]
+        return carried
 
-    def _add(self, question: object, rule: Rule) -> None:
-        self._known[question] = rule
-        self.rules.append(rule)
+    def _number(self, clause: Clause) -> int:
+        number = self._numbers.get(clause)
+        if number is None:
+            number = self._numbers[clause] = self._next
+            self._next += 1
+            self._rules[number] = KINDS_OF_RULES[clause.kind](number, clause, clause.text())
+            self._own.add(number)
+            if clause.group.selections:
+                self._directory.add(clause.group.selections[0].selector, number)
+        return number
+
+    def _mine(self, number: int) -> Rule:
+        """The rule, to be changed while this book is made: its own, no other book's."""
+        if number not in self._own:
+            rule = self._rules[number]
+            twin = replace(rule, holders=list(rule.holders), fixed=list(rule.fixed))
+            if isinstance(twin, Spread):
+                twin.targets = dict(twin.targets)
+            self._rules[number] = twin
+            self._own.add(number)
+        return self._rules[number]
+
+    def _drop_if_empty(self, number: int) -> None:
+        rule = self._rules.get(number)
+        if rule is None or rule.holders or rule.fixed:
+            return
+        del self._rules[number], self._numbers[rule.clause]
         if rule.group.selections:
-            self._directory.add(rule.group.selections[0].selector, rule)
+            self._directory.discard(rule.group.selections[0].selector, number)
 
-    def _hold(self, rule: Rule, key: str) -> None:
-        rule.holders.append(key)
-        self._held.setdefault(key, []).append(rule)
+
+KINDS_OF_RULES: dict[str, type[Rule]] = {POD_ANTI_AFFINITY: Apart, POD_AFFINITY: Beside, TOPOLOGY_SPREAD: Spread}
 
 
 def tenant(pod: Pod) -> str:
@@ -316,14 +375,6 @@ def tenant(pod: Pod) -> str:
 def tenant_name(pod: Pod) -> str:
     """The key of the VMI that a pod runs, or the pod's own."""
     return f"{pod.namespace}/{pod.owner[1]}" if pod.owner[0] == VMI_KIND else pod.key
-
-
-def _runs_known_vmi(pod: Pod, snapshot: Snapshot) -> bool:
-    """Whether a pod's rules are read from its VMI."""
-    if pod.owner[0] != VMI_KIND:
-        return False
-    vmi = snapshot.vmis.get(tenant_name(pod))
-    return vmi is not None and vmi.uid == pod.owner[2]
 
 
 def _witnesses(names: Iterable[str]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ the taints that the node controller sets by a node's condition, KubeVirt's node 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from rebalancer.domain.node import Node, Taint
@@ -33,10 +33,15 @@ def violations(
     least. Rules between pods see the other pods where `state` has them, best a settled one.
     """
     book = book or RuleBook(state, snapshot, kinds)
-    found = list(_by_node(state, snapshot, kinds))
-    found += [violation for rule in book.rules for violation in rule.breaches(state) if violation.kind in kinds]
-    running = [violation for violation in found if is_judged(snapshot.vmis.get(violation.vmi))]
-    return tuple(sorted(running, key=lambda v: (v.vmi, KINDS.index(v.kind), v.rule)))
+    found = [one for ones in vm_violations(state, snapshot, state.active_pods, kinds).values() for one in ones]
+    found += [violation for rule in book.rules for violation in rule.breaches(state)]
+    return in_order(found, snapshot, kinds)
+
+
+def in_order(found: Iterable[Violation], snapshot: Snapshot, kinds: Collection[str] = KINDS) -> tuple[Violation, ...]:
+    """Those of the given kinds and of VMs that are judged, by VMI, kind and rule."""
+    running = [one for one in found if one.kind in kinds and is_judged(snapshot.vmis.get(one.vmi))]
+    return tuple(sorted(running, key=lambda v: (v.vmi, KINDS.index(v.kind), v.rule, v.degree, v.message)))
 
 
 def is_judged(vmi: VMI | None) -> bool:
@@ -72,11 +77,21 @@ def _node_violation(kind: str, rule: str, vmi: VMI, node: Node) -> Violation:
     )
 
 
-def _by_node(state: ClusterState, snapshot: Snapshot, kinds: Collection[str]) -> Iterator[Violation]:
-    """Node rules of all VMs. Most have none and stand on a node without taints: these cost one look."""
+def vm_violations(
+    state: ClusterState, snapshot: Snapshot, keys: Iterable[str], kinds: Collection[str] = KINDS
+) -> dict[str, tuple[Violation, ...]]:
+    """Node rules of these VMs, by VM, of those who break any. Most have no such rule and stand on a node without
+    taints: these cost one look."""
     tainted = {name for name, node in state.nodes.items() if any(is_rule(taint) for taint in node.taints)}
-    for key, pod in state.active_pods.items():
+    found = {}
+    for key in keys:
+        pod = state.active_pods.get(key)
+        if pod is None:
+            continue
         vmi = snapshot.vmis[key]
         spec = vmi.spec
         if pod.node in tainted or spec.node_selector or spec.affinity.node_required is not None:
-            yield from node_violations(vmi, state.nodes[pod.node], kinds)
+            broken = tuple(node_violations(vmi, state.nodes[pod.node], kinds))
+            if broken:
+                found[key] = broken
+    return found

@@ -102,7 +102,7 @@ class TargetGuard:
         def answer() -> Mask:
             return np.array([self._of_others(node) is None for node in table.nodes], dtype=np.bool_)
 
-        found = table.remember(("guard", self.cpu), answer)
+        found = table.remember(("guard", self.cpu), answer, passing=True)
         position = table.positions.get(self.home)
         if position is None:
             return found

@@ -9,8 +9,8 @@ from rebalancer.domain.resources import CPU
 from rebalancer.domain.snapshot import Snapshot
 from rebalancer.domain.verdict import Hotspot, Trigger
 from rebalancer.policy.cluster_state import ClusterState
-from rebalancer.policy.load import PolicyParams, hotspot, hotspots, limit
-from rebalancer.policy.rules import violations
+from rebalancer.policy.load import PolicyParams, hotspot, limit
+from rebalancer.policy.overview import Overview
 
 GIB = 2**30
 
@@ -38,33 +38,33 @@ def find(
     *,
     state: ClusterState | None = None,
 ) -> tuple[tuple[Trigger, ...], TriggerMemory]:
+    """`triggers` of a snapshot that nothing is known of yet, but perhaps its settled state."""
+    return triggers(Overview.of(snapshot, params, state), memory, now)
+
+
+def triggers(overview: Overview, memory: TriggerMemory, now: float) -> tuple[tuple[Trigger, ...], TriggerMemory]:
     """The triggers of a snapshot, hotspots first, and what to remember for the next cycle.
 
-    `now` are seconds on any clock that does not go backwards. `state`, if given, is the settled state of the snapshot:
-    what already migrates has landed. A load is a trigger when it has been above `high` for the hold time, and stays one
-    until it is at `low` or below. Rules that are broken need not be held: nothing but a move mends them.
+    `now` are seconds on any clock that does not go backwards. The overview is of the settled state: what already
+    migrates has landed. A load is a trigger when it has been above `high` for the hold time, and stays one until it is
+    at `low` or below. Rules that are broken need not be held: nothing but a move mends them.
     """
-    state = state or ClusterState.of(snapshot, settled=True)
-    thresholds = params.thresholds
-    now_above = {(spot.node, spot.resource) for spot in hotspots(state, thresholds)}
-    hosting = {pod.node for pod in state.active_pods.values()}
-    since = {load: min(memory.above.get(load, now), now) for load in sorted(now_above)}
-    held = {load for load, start in since.items() if now - start >= params.hold_seconds}
+    state, thresholds = overview.state, overview.params.thresholds
+    now_above = ((spot.node, spot.resource) for spot in overview.hotspots)
+    since = {load: min(memory.above.get(load, now), now) for load in now_above}
+    held = {load for load, start in since.items() if now - start >= overview.params.hold_seconds}
     lingering = {
         (name, resource)
         for name, resource in memory.hot
-        if name in hosting
+        if overview.hosts(name)
         and resource in thresholds.resources
         and state.requested(name).get(resource) > limit(state.nodes[name], resource, "low", thresholds)
     }
     hot = frozenset(held | lingering)
     spots = (hotspot(state, name, resource, thresholds) for name, resource in sorted(hot))
-    triggers = [Trigger(hotspot=spot, message=hotspot_message(spot, state)) for spot in spots]
-    triggers += [
-        Trigger(violation=violation, message=violation.message)
-        for violation in violations(state, snapshot, params.kinds)
-    ]
-    return tuple(triggers), TriggerMemory(above=FrozenMap(since), hot=hot)
+    found = [Trigger(hotspot=spot, message=hotspot_message(spot, state)) for spot in spots]
+    found += [Trigger(violation=violation, message=violation.message) for violation in overview.violations]
+    return tuple(found), TriggerMemory(above=FrozenMap(since), hot=hot)
 
 
 def hotspot_message(spot: Hotspot, state: ClusterState) -> str:

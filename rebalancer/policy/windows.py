@@ -73,15 +73,19 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Closed:
-    """Nothing may begin: `reason` is OUTSIDE_WINDOWS or BLACKOUT, `until` 0.0 where no end is known."""
+    """Nothing may begin: `reason` is OUTSIDE_WINDOWS or BLACKOUT, `until` 0.0 where no end is known.
+
+    `why` in a few words, `message` with the moment too, as people in the window's zone read it.
+    """
 
     reason: str
+    why: str
     message: str
     until: float
 
     def held(self, moves: Iterable[Move]) -> tuple[Held, ...]:
         """What these moves wait for."""
-        return tuple(Held(vmi=move.vmi, reason=self.reason, message=self.message, until=self.until) for move in moves)
+        return tuple(Held(vmi=move.vmi, reason=self.reason, message=self.why, until=self.until) for move in moves)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,14 +99,16 @@ class Calendar:
         """Why nothing may begin at `now` (seconds since 1970), and until when; None where it may."""
         if blackout := _open(self.blackouts, now):
             until = self._opens(now)
-            message = f"the blackout `{blackout.text}` is on; migrations begin again {_moment(until, blackout.zone)}"
-            return Closed(reason=BLACKOUT, message=message, until=until)
+            why = f"the blackout `{blackout.text}` is on"
+            message = f"{why}; migrations begin again {_moment(until, blackout.zone)}"
+            return Closed(reason=BLACKOUT, why=why, message=message, until=until)
         if not self.windows or _open(self.windows, now):
             return None
         until = self._opens(now)
         zone = (_open(self.windows, until) or self.windows[0]).zone
-        message = f"no window is open; migrations begin again {_moment(until, zone)}"
-        return Closed(reason=OUTSIDE_WINDOWS, message=message, until=until)
+        why = "no window is open"
+        message = f"{why}; migrations begin again {_moment(until, zone)}"
+        return Closed(reason=OUTSIDE_WINDOWS, why=why, message=message, until=until)
 
     def _opens(self, now: float) -> float:
         """The first moment from `now` on that lies in a window, if there are any, and in no blackout; 0.0 for never."""

@@ -96,12 +96,13 @@ class _Alone:
     """A verdict on each node by itself: who passes is known of all of them, why not is asked of one when needed."""
 
     def __init__(self, table: NodeTable, verdict: Callable[[Node], Rejection | None], passing: Mask) -> None:
-        self._table, self._verdict, self._passing = table, verdict, passing
+        # The nodes, not the table, which remembers this: no circles that only the garbage collector could break.
+        self._nodes, self._verdict, self._passing = table.nodes, verdict, passing
         self._said: dict[int, Rejection | None] = {}
 
     def reject(self, position: int) -> Rejection | None:
         if position not in self._said:
-            self._said[position] = self._verdict(self._table.nodes[position])
+            self._said[position] = self._verdict(self._nodes[position])
         return self._said[position]
 
     def narrow(self, positions: Positions) -> Positions:
