@@ -13,6 +13,7 @@ import anyio
 
 from rebalancer.control.clock import Clock
 from rebalancer.control.flight import (
+    CLEARING,
     DEADLINE_DEFAULTS,
     DeadlineParams,
     Flight,
@@ -58,6 +59,8 @@ class ExecutorParams:
     `margin_seconds`: with less than this left on the lease no write begins.
     `reads_after_loss` and `read_pause_seconds`: how often a name is looked for after a lost answer.
     `renames`: how many ended VMIMs may stand in the way of a name before we give up.
+    `clearing_seconds`: how long after the end of a VM's last migration we wait for KubeVirt to clear up behind it.
+    Where the target pod died it never does, and the next migration is none the worse for it.
     """
 
     request_seconds: float = 10.0
@@ -65,6 +68,7 @@ class ExecutorParams:
     reads_after_loss: int = 3
     read_pause_seconds: float = 1.0
     renames: int = 5
+    clearing_seconds: float = 60.0
     pod_limits: PodLimits = PodLimits()
     deadline: DeadlineParams = DEADLINE_DEFAULTS
 
@@ -74,12 +78,16 @@ EXECUTOR_DEFAULTS = ExecutorParams()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotStarted:
-    """Why a move did not start. `kind` is OUTDATED, WAITING, REFUSED or LOST; `reason` a word, `message` a sentence."""
+    """Why a move did not start. `kind` is OUTDATED, WAITING, REFUSED or LOST; `reason` a word, `message` a sentence.
+
+    `alone`: it waits for something of its own, and others may start.
+    """
 
     kind: str
     reason: str
     message: str
     retry_after_seconds: float = 0.0
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +106,7 @@ class Executor:
         self._api = api
         self._leadership = leadership
         self._clock = clock
+        self._quiet_until = 0.0
         self.params = params
 
     @property
@@ -110,10 +119,10 @@ class Executor:
         try:
             vmi = await self.read_vmi(move.vmi, move.uid)
         except ApiError as error:
-            return NotStarted(kind=WAITING, reason="Unreadable", message=str(error))
+            return _unreadable(error)
         if isinstance(vmi, Gone):
             return NotStarted(kind=OUTDATED, reason="Gone", message=vmi.message)
-        if (outdated := _why_outdated(move, vmi, snapshot)) is not None:
+        if (outdated := _why_outdated(move, vmi, snapshot) or self._why_not_yet(vmi)) is not None:
             return outdated
         ended = finalised_own(snapshot.migrations.values(), move.vmi)
         for attempt in range(self.params.renames):
@@ -126,17 +135,23 @@ class Executor:
 
     async def withdraw(self, flight: Flight) -> str:
         """Deletes a VMIM of ours; "" when that was accepted, else why not. The move may complete all the same."""
-        seconds = self._seconds_left()
+        seconds, quiet = self._seconds_left(), self._quiet_until - self._clock.monotonic()
         if seconds <= 0.0:
             return "the lease has run out"
+        if quiet > 0.0:
+            return f"the API server asks to wait, {quiet:.0f} s still"
         found = flight.migration
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": found.uid}}
         where = path(MIGRATIONS, found.namespace, found.name)
         try:
             answer = await self._api.delete(where, options if found.uid else None, timeout_seconds=seconds)
         except ApiError as error:
+            self._quiet_until = self._clock.monotonic() + error.retry_after_seconds
             return str(error)
-        return answer.message if isinstance(answer, Refusal) and answer.kind != NOT_FOUND else ""
+        if not isinstance(answer, Refusal) or answer.kind == NOT_FOUND:
+            return ""
+        self._quiet_until = self._clock.monotonic() + answer.retry_after_seconds
+        return answer.message
 
     async def read_vmi(self, key: str, uid: str = "") -> VMI | Gone:
         """The VMI as it is, by quorum read. Raises ApiError."""
@@ -145,7 +160,7 @@ class Executor:
         if isinstance(answer, Refusal):
             if answer.kind == NOT_FOUND:
                 return Gone(message=f"{key} does not exist any more")
-            raise ApiError(answer.message, status=answer.status)
+            raise _error(answer)
         vmi = _decode("VirtualMachineInstance", answer)
         assert isinstance(vmi, VMI)
         if uid and vmi.uid != uid:
@@ -158,7 +173,7 @@ class Executor:
         if isinstance(answer, Refusal):
             if answer.kind == NOT_FOUND:
                 return None
-            raise ApiError(answer.message, status=answer.status)
+            raise _error(answer)
         found = _decode("VirtualMachineInstanceMigration", answer)
         assert isinstance(found, Migration)
         return found
@@ -167,12 +182,20 @@ class Executor:
         """Every VMIM of ours that exists, by quorum read. Raises ApiError."""
         pages = await self._api.list_all(f"{KUBEVIRT}/{MIGRATIONS}", labels=f"{MANAGED_BY}={MANAGER}")
         if isinstance(pages, Refusal):
-            raise ApiError(pages.message, status=pages.status)
+            raise _error(pages)
         try:
             found = [item for page in pages for item in decode_list("VirtualMachineInstanceMigration", page).items]
         except DecodeError as error:
             raise ApiError(f"the answer cannot be read: {error}") from error
         return tuple(item for item in found if isinstance(item, Migration))
+
+    def _why_not_yet(self, vmi: VMI) -> NotStarted | None:
+        """A migration that is handed over while KubeVirt still clears up behind the last one fails."""
+        left = self.params.clearing_seconds - abs(self._clock.now() - vmi.migration_state.ended)
+        if CLEARING not in vmi.labels or left <= 0.0:
+            return None
+        message = f"the last migration of {vmi.key} is still being cleared up"
+        return NotStarted(kind=WAITING, reason="ClearingUp", message=message, retry_after_seconds=left, alone=True)
 
     def _seconds_left(self) -> float:
         """The time limit of the next write; 0.0 where none may begin."""
@@ -188,10 +211,12 @@ class Executor:
             return NotStarted(kind=WAITING, reason="NotLeader", message="the lease has run out")
         namespace = move.vmi.split("/", 1)[0]
         try:
-            # Strict: KubeVirt before 1.6 would drop addedNodeSelector and migrate to wherever the scheduler likes.
-            answer = await self._api.create(
-                path(MIGRATIONS, namespace), manifest, {"fieldValidation": "Strict"}, timeout_seconds=seconds
-            )
+            # Whoever stops us waits for the answer, and only then gives the lease back: the next leader must be able to
+            # see what we have begun. Strict: KubeVirt before 1.6 would drop addedNodeSelector and migrate anywhere.
+            with anyio.CancelScope(shield=True):
+                answer = await self._api.create(
+                    path(MIGRATIONS, namespace), manifest, {"fieldValidation": "Strict"}, timeout_seconds=seconds
+                )
         except ApiError as error:
             return await self._after_loss(move, namespace, name, snapshot, str(error))
         if isinstance(answer, Answer):
@@ -233,7 +258,7 @@ class Executor:
         try:
             found = await self.read_migration(namespace, name)
         except ApiError as error:
-            return NotStarted(kind=WAITING, reason="Unreadable", message=str(error))
+            return _unreadable(error)
         if found is None:
             return NotStarted(kind=OUTDATED, reason="Migrating", message=answer.message)
         if found.final:
@@ -286,6 +311,15 @@ def _why_outdated(move: Move, vmi: VMI, snapshot: Snapshot) -> NotStarted | None
     if message := why_no_receiver(snapshot.nodes.get(move.target)):
         return _outdated("NoReceiver", message)
     return None
+
+
+def _unreadable(error: ApiError) -> NotStarted:
+    wait = error.retry_after_seconds
+    return NotStarted(kind=WAITING, reason="Unreadable", message=str(error), retry_after_seconds=wait)
+
+
+def _error(answer: Refusal) -> ApiError:
+    return ApiError(answer.message, status=answer.status, retry_after_seconds=answer.retry_after_seconds)
 
 
 def _outdated(reason: str, message: str) -> NotStarted:

@@ -17,6 +17,10 @@ from rebalancer.domain.vmi import VMI, Migration
 from rebalancer.policy.cluster_state import MIGRATION_JOB
 from rebalancer.policy.target import target_pod
 
+CLEARING = "kubevirt.io/migrationTargetNodeName"
+"""Label of a VMI from the hand-over of a migration until virt-handler on the target has cleared up behind it
+(pkg/virt-handler/migration-target.go). A migration that is handed over in between fails."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadlineParams:
@@ -55,8 +59,9 @@ class Flight:
 
     `plan` is the id of the plan that wanted it, `begun` monotonic, `started` wall time, `limit_seconds` its deadline
     counted from `begun`. `seen` is true once a watch has shown it; until then `migration` is the API server's answer
-    to our POST. `withdrawn` is why we deleted it. `unplaced` is what the scheduler said when its target pod fitted
-    nowhere: KubeVirt deletes that pod, and does not repeat it.
+    to our POST, and it is read by name so many `unseen_seconds` after it began. `withdrawn` is why we deleted it,
+    at `withdrawn_at` (monotonic). `unplaced` is what the scheduler said when its target pod fitted nowhere: KubeVirt
+    deletes that pod, and does not repeat it.
     """
 
     move: Move
@@ -66,7 +71,9 @@ class Flight:
     started: float
     limit_seconds: float
     seen: bool = False
+    unseen_seconds: float = 1.0
     withdrawn: str = ""
+    withdrawn_at: float = 0.0
     overdue: bool = False
     unplaced: str = ""
 
@@ -142,12 +149,12 @@ def launchers(vmi: VMI, snapshot: Snapshot) -> tuple[Pod, ...]:
 
 
 def arrived(snapshot: Snapshot, vmi_key: str, node: str) -> bool:
-    """Whether the snapshot shows a VMI and its pod on a node, and none of it elsewhere; also true where it shows no
-    such VMI any more."""
+    """Whether the snapshot shows a VMI and its pod on a node, none of it elsewhere, and nothing to be cleared up; also
+    true where it shows no such VMI any more."""
     vmi = snapshot.vmis.get(vmi_key)
     if vmi is None:
         return True
-    return vmi.node == node and {pod.node for pod in launchers(vmi, snapshot)} == {node}
+    return vmi.node == node and CLEARING not in vmi.labels and {p.node for p in launchers(vmi, snapshot)} == {node}
 
 
 def adopted(migration: Migration, snapshot: Snapshot) -> Move:

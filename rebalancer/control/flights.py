@@ -18,11 +18,13 @@ from rebalancer.control.flight import (
     unplaced,
     why_withdraw,
 )
+from rebalancer.control.ledger import Ledger
 from rebalancer.domain.naming import PLAN
 from rebalancer.domain.report import Outcome
 from rebalancer.domain.snapshot import Snapshot
 from rebalancer.domain.vmi import VMI, Migration
 from rebalancer.kube.outcome import ApiError
+from rebalancer.policy.budget import Start
 
 SUCCEEDED = "Succeeded"
 FAILED = "Failed"
@@ -30,8 +32,9 @@ WITHDRAWN = "Withdrawn"
 REFUSED = "Refused"
 LOST = "Lost"
 
-UNSEEN_SECONDS = 30.0
-"""After which a VMIM of ours that no watch has shown is read by name."""
+UNENDED_SECONDS = 600.0
+"""So long after we have deleted it a migration that has not ended holds up nothing else any more. KubeVirt's own limits
+have passed by then; what is left waits for a node that is gone. It still counts in every budget."""
 ARRIVAL_SECONDS = 120.0
 """How long the watches, or the end of the pod left behind, may lag behind a VMI that has landed."""
 REMEMBERED = 1000
@@ -53,6 +56,7 @@ class Flights:
         self._flying: dict[str, Flight] = {}
         self._arrivals: dict[str, _Arrival] = {}
         self._ended: deque[str] = deque(maxlen=REMEMBERED)
+        self._ledger = Ledger(clock)
         self.unwithdrawn: tuple[tuple[Flight, str, str], ...] = ()
         """Those that must give way and could not be deleted just now: flight, why it must, why it could not."""
 
@@ -62,10 +66,15 @@ class Flights:
 
     def begin(self, flight: Flight) -> None:
         """Follows a VMIM that was just made."""
+        self._ledger.note(flight.migration, flight.move.uid, flight.begun)
         self._flying[flight.key] = flight
 
+    def starts(self) -> tuple[Start, ...]:
+        """What we have started within a day, whether or not its VMIM is still there."""
+        return self._ledger.starts()
+
     def forget(self) -> None:
-        """Lets go of everything: somebody else leads."""
+        """Lets go of everything that is under way: somebody else leads."""
         self._flying.clear()
         self._arrivals.clear()
 
@@ -92,7 +101,7 @@ class Flights:
         self.unwithdrawn = ()
         outcomes = []
         for flight in [self._refresh(flight, snapshot) for flight in self.all()]:
-            outcome = await self._end(flight, shown=flight.key in snapshot.migrations)
+            outcome = await self._end(flight, shown=flight.key in snapshot.migrations) or self._given_up(flight)
             if outcome is not None:
                 del self._flying[flight.key]
                 self._ended.append(flight.migration.uid)
@@ -111,8 +120,11 @@ class Flights:
         return own
 
     def _adopt(self, migration: Migration, snapshot: Snapshot, *, seen: bool = True) -> None:
-        known = migration_key(migration) in self._flying or migration.uid in self._ended
-        if known or migration.final or not is_ours(migration):
+        if not is_ours(migration):
+            return
+        vmi = snapshot.vmis.get(migration.vmi_key)
+        self._ledger.note(migration, vmi.uid if vmi is not None else "")
+        if migration.final or migration_key(migration) in self._flying or migration.uid in self._ended:
             return
         now, wall = self._clock.monotonic(), self._clock.now()
         move = adopted(migration, snapshot)
@@ -129,6 +141,7 @@ class Flights:
                 limit_seconds=limit,
                 seen=seen,
                 withdrawn="it was being withdrawn by an earlier leader" if migration.deleting else "",
+                withdrawn_at=now,
             )
         )
 
@@ -147,9 +160,11 @@ class Flights:
         ended = flight.migration if shown else None
         try:
             if not flight.seen:
-                # The watches lag behind our POST: ask, but not at once.
-                if self._clock.monotonic() - flight.begun < UNSEEN_SECONDS:
+                # The watches lag behind our POST, or it has come and gone between two looks: ask, ever more rarely.
+                elapsed = self._clock.monotonic() - flight.begun
+                if elapsed < flight.unseen_seconds:
                     return None
+                self._flying[flight.key] = flight = replace(flight, unseen_seconds=2 * elapsed)
                 ended = await self._executor.read_migration(flight.migration.namespace, flight.migration.name)
                 if ended is not None and not ended.final:
                     return None
@@ -185,7 +200,15 @@ class Flights:
             landed_on=node,
         )
 
+    def _given_up(self, flight: Flight) -> Outcome | None:
+        """The end of a migration that was deleted and does not end."""
+        since = self._clock.monotonic() - flight.withdrawn_at
+        if not flight.withdrawn or since <= UNENDED_SECONDS:
+            return None
+        return self._outcome(flight, FAILED, f"{flight.withdrawn}; deleted {since:.0f} s ago, it has not ended", "")
+
     async def _give_way(self, flight: Flight, snapshot: Snapshot, unsettled: str) -> None:
+        flight = self._flying[flight.key]
         elapsed = self._clock.monotonic() - flight.begun
         reason = why_withdraw(flight, snapshot, elapsed, unsettled)
         if not reason:
@@ -194,4 +217,6 @@ class Flights:
             self.unwithdrawn += ((flight, reason, problem),)
             return
         overdue = elapsed > flight.limit_seconds
-        self._flying[flight.key] = replace(flight, withdrawn=reason, overdue=overdue)
+        self._flying[flight.key] = replace(
+            flight, withdrawn=reason, withdrawn_at=self._clock.monotonic(), overdue=overdue
+        )

@@ -11,7 +11,7 @@ from rebalancer.control.executor import LOST, OUTDATED, WAITING, Executor, NotSt
 from rebalancer.control.flight import Flight
 from rebalancer.control.flights import REFUSED, Flights
 from rebalancer.domain.plan import Move
-from rebalancer.domain.report import Held, Outcome
+from rebalancer.domain.report import Held, Outcome, Sentence
 from rebalancer.domain.snapshot import Snapshot
 from rebalancer.policy import budget
 from rebalancer.policy.windows import Calendar
@@ -19,11 +19,16 @@ from rebalancer.policy.windows import Calendar
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartingParams:
-    """`forbidden_seconds`: how long nothing is tried after the API server has said that we may not."""
+    """`forbidden_seconds`: how long nothing is tried after the API server has said that we may not.
+
+    `lost_seconds`: how long after a POST without an answer, of which nothing was found. It may still be on its way, and
+    what would begin meanwhile could be one too many.
+    """
 
     limits: budget.Limits = budget.Limits()
     calendar: Calendar = Calendar()
     forbidden_seconds: float = 60.0
+    lost_seconds: float = 30.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,12 +53,13 @@ class Starter:
         self._clock = clock
         self.params = params
         self._not_before = 0.0
+        self._why_not = ""
 
     async def begin(
         self, waiting: tuple[Move, ...], plan: str, snapshot: Snapshot, flights: Flights, backoff: Backoff
     ) -> Begun:
         """Starts as many of `waiting` as may begin now, in their order."""
-        admitted, held = self._admit(waiting, snapshot, backoff)
+        admitted, held = self._admit(waiting, snapshot, flights, backoff)
         begun = Begun(started=[], held=held, refused=[])
         for move in admitted:
             result = await self._executor.start(move, plan, snapshot)
@@ -65,18 +71,26 @@ class Starter:
                 break
             elif result.kind == WAITING:
                 begun.held.append(self._held(move, result))
-                break
+                if not result.alone:
+                    break
             else:
                 begun.refused.append(self._refused(move, result))
                 backoff.refused(move.vmi, result.message)
+                if result.kind == LOST:
+                    self._wait(self.params.lost_seconds, f"a request for {move.vmi} was not answered")
+                    break
                 if result.reason == "Forbidden":
-                    self._not_before = self._clock.monotonic() + self.params.forbidden_seconds
+                    self._wait(self.params.forbidden_seconds, result.message)
                     begun.forbidden = result.message
                     break
         return begun
 
+    def _wait(self, seconds: float, why: str) -> None:
+        """Lets nothing begin for so long."""
+        self._not_before, self._why_not = self._clock.monotonic() + seconds, why
+
     def _admit(
-        self, waiting: tuple[Move, ...], snapshot: Snapshot, backoff: Backoff
+        self, waiting: tuple[Move, ...], snapshot: Snapshot, flights: Flights, backoff: Backoff
     ) -> tuple[tuple[Move, ...], list[Held]]:
         """What the calendar, the target nodes' back-off, the budget and the API server's own wish allow now."""
         if (closed := self.params.calendar.closed(self._clock.now())) is not None:
@@ -84,8 +98,7 @@ class Starter:
         now = self._clock.monotonic()
         if now < self._not_before:
             until = wall(self._clock, self._not_before)
-            message = f"the API server asked to wait until {words.moment(until)}"
-            return (), [Held(vmi=m.vmi, reason="Throttled", message=message, until=until) for m in waiting]
+            return (), [Held(vmi=m.vmi, reason="Throttled", message=self._why_not, until=until) for m in waiting]
         held, open_moves, shunned = [], [], backoff.nodes()
         for move in waiting:
             wait = shunned.get(move.target)
@@ -93,16 +106,17 @@ class Starter:
                 open_moves.append(move)
                 continue
             until = wall(self._clock, wait.until)
-            message = f"{move.target} receives nothing until {words.moment(until)} ({wait.message})"
+            message = f"{move.target} receives nothing ({wait.message})"
             held.append(Held(vmi=move.vmi, reason="TargetBackoff", message=message, until=until))
-        admission = budget.admit(open_moves, snapshot, self.params.limits, api_now(self._clock))
+        now, starts = api_now(self._clock), flights.starts()
+        admission = budget.admit(open_moves, snapshot, self.params.limits, now, starts)
         return admission.admitted, [*held, *admission.held]
 
     def _held(self, move: Move, result: NotStarted) -> Held:
-        until = 0.0
-        if result.retry_after_seconds:
-            self._not_before = self._clock.monotonic() + result.retry_after_seconds
-            until = wall(self._clock, self._not_before)
+        seconds = result.retry_after_seconds
+        if seconds and not result.alone:
+            self._wait(seconds, result.message)
+        until = self._clock.now() + seconds if seconds else 0.0
         return Held(vmi=move.vmi, reason=result.reason, message=result.message, until=until)
 
     def _refused(self, move: Move, result: NotStarted) -> Outcome:
@@ -114,6 +128,19 @@ class Starter:
             message=result.message,
             finished=self._clock.now(),
         )
+
+
+def said(begun: Begun, number: int, waves: int, moves: int, flying: int) -> Sentence:
+    """What became of them in a sentence: of wave `number` with so many `moves`, of which `flying` were under way."""
+    if begun.forbidden:
+        return words.refused(begun.forbidden)
+    if begun.started:
+        sentence = words.started(begun.started, number, waves, begun.held)
+    elif flying or not begun.held:
+        sentence = words.wave_running(number, waves, flying, moves - flying - len(begun.held), moves)
+    else:
+        sentence = words.held(number, waves, begun.held)
+    return words.not_begun(sentence, begun.refused)
 
 
 def wall(clock: Clock, monotonic: float) -> float:

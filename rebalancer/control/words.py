@@ -95,13 +95,21 @@ def stuck(plan: Plan) -> Sentence:
 def started(moves: Sequence[Move], wave: int, waves: int, held: Sequence[Held]) -> Sentence:
     text = f"Wave {wave} of {waves}: started {count(len(moves), 'migration')}: {some([move(m) for m in moves])}"
     if held:
-        text += f"; {count(len(held), 'move')} held ({held[0].message})"
+        text += f"; {count(len(held), 'move')} held ({held[0].sentence()})"
     return Sentence(kind="Started", text=text)
 
 
 def wave_running(wave: int, waves: int, running: int, done: int, moves: int) -> Sentence:
     text = f"Wave {wave} of {waves}: {count(running, 'migration')} running, {done} of {count(moves, 'move')} done"
     return Sentence(kind="Running", text=text)
+
+
+def not_begun(beside: Sentence, refused: Sequence[Outcome]) -> Sentence:
+    """What else there is to say of a wave some of whose moves were refused."""
+    if not refused:
+        return beside
+    text = f"{beside.text}; {count(len(refused), 'move')} did not begin ({ended(refused[0])})"
+    return Sentence(kind=beside.kind, text=text)
 
 
 def settling(names: Sequence[str]) -> Sentence:
@@ -115,7 +123,7 @@ def earlier(names: Sequence[str]) -> Sentence:
 
 
 def held(wave: int, waves: int, found: Sequence[Held]) -> Sentence:
-    why = some(list(dict.fromkeys(f"{entry.vmi}: {entry.message}" for entry in found)), "; ")
+    why = some(list(dict.fromkeys(f"{entry.vmi}: {entry.sentence()}" for entry in found)), "; ")
     return Sentence(kind="Held", text=f"Wave {wave} of {waves} is held: {why}")
 
 

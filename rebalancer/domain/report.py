@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from rebalancer.domain.frozen import FrozenMap
 from rebalancer.domain.plan import Move, Plan, State
@@ -18,6 +19,12 @@ class Held:
     reason: str
     message: str
     until: float = 0.0
+
+    def sentence(self) -> str:
+        """Why, and until when."""
+        if not self.until:
+            return self.message
+        return f"{self.message}, until {datetime.fromtimestamp(self.until, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,7 +97,7 @@ def _ended(outcome: Outcome) -> Event:
 
 
 def _held(held: Held) -> Event:
-    return _on_vmi(held.vmi, "RebalancingHeld", f"The planned move waits ({held.reason}): {held.message}")
+    return _on_vmi(held.vmi, "RebalancingHeld", f"The planned move waits ({held.reason}): {held.sentence()}")
 
 
 def _ours(reason: str, note: str, type_: str = NORMAL) -> Event:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from rebalancer.domain.cluster import KubeVirt
 from rebalancer.domain.frozen import FrozenMap
 from rebalancer.domain.snapshot import Snapshot
 from rebalancer.domain.vmi import Migration, MigrationState
-from rebalancer.policy.budget import HOUR, REASONS, Limits, admit, cooldown, resting
+from rebalancer.policy.budget import HOUR, REASONS, Limits, Start, admit, cooldown, resting
 
 MINUTE = 60.0
 NODES = tuple(node(f"n{i}") for i in range(1, 5))
@@ -276,3 +277,42 @@ def test_no_history_makes_the_budget_admit_above_a_limit(
         assert all(m.final for m in own)
         assert sum(NOW - m.created < 24 * HOUR for m in own) < limits.per_vm_day
     assert len({one.vmi for one in started}) == len(started)
+
+
+GONE = Start(migration="gone", vmi="default/gone", uid="gone", begun=NOW - 50 * MINUTE)
+
+
+def of_a(name: str, ago: float, uid: str = A.uid) -> Start:
+    """A start of default/a's that is remembered."""
+    return Start(migration=name, vmi="default/a", uid=uid, begun=NOW - ago)
+
+
+@pytest.mark.parametrize(
+    ("objects", "starts", "reason", "until"),
+    [
+        ([], [GONE, replace(GONE, migration="gone, too", begun=NOW - 40 * MINUTE)], "PerHour", NOW + 10 * MINUTE),
+        ([], [GONE, replace(GONE, migration="an hour ago", begun=NOW - HOUR)], "", 0.0),
+        ([ended(A, HOUR - 1, "one")], [GONE, of_a(ended(A, 0, "one").uid, HOUR - 1)], "PerHour", NOW + 1),
+        ([ended(A, 2 * HOUR, "one")], [GONE, of_a(ended(A, 0, "one").uid, 30 * MINUTE)], "PerHour", NOW + 10 * MINUTE),
+        ([], [of_a(str(number), (number + 2) * HOUR) for number in range(4)], "PerVMAndDay", NOW + 19 * HOUR),
+        ([], [of_a(str(number), (number + 2) * HOUR, "another") for number in range(4)], "", 0.0),
+        ([ended(A, 40 * MINUTE, "one")], [of_a("gone", 2 * HOUR)], "", 0.0),
+        ([ended(A, 20 * MINUTE, "one")], [of_a("gone", 2 * HOUR)], "Cooldown", NOW + 11 * MINUTE),
+    ],
+    ids=[
+        "of VMs that are gone", "too long ago", "counts once", "the clock has jumped ahead", "deleted",
+        "of another VM of that name", "rested", "lengthens the rest",
+    ],
+)  # fmt: skip
+def test_starts_of_ours_count_whether_or_not_their_migrations_are_there(
+    objects: list[Any], starts: list[Start], reason: str, until: float
+) -> None:
+    limits = replace(LOOSE, per_hour=2, per_vm_day=4)
+    admission = admit(MOVES[:1], cluster(*NODES, A, *objects, kubevirt=WIDE), limits, NOW, starts)
+    assert [(held.reason, held.until) for held in admission.held] == ([(reason, until)] if reason else [])
+
+
+def test_a_failed_migration_whose_deletion_waits_for_ever_is_not_under_way() -> None:
+    stuck = migration(A, "n2", phase="Failed", deleting=True, created=NOW - 2 * HOUR)
+    limits = replace(LOOSE, per_cluster=1, per_source=1, per_target=1, cooldown_seconds=0, cooldown_max_seconds=0)
+    assert admit(MOVES[:1], cluster(*NODES, A, stuck, kubevirt=WIDE), limits, NOW).held == ()
