@@ -15,7 +15,7 @@ from rebalancer.domain.verdict import Trigger
 from rebalancer.placement.index import Index
 from rebalancer.placement.objective import Values
 from rebalancer.placement.relaxed import cost_bound
-from rebalancer.placement.solve import OPTIMAL, UNCHANGED, Solution, StageValue, solve
+from rebalancer.placement.solve import FEASIBLE, OPTIMAL, UNCHANGED, Solution, StageValue, solve
 from rebalancer.placement.stop import Stop
 from rebalancer.planning.build import Built, Picture, build, neighbourhood, wider
 from rebalancer.planning.exchange import shorter
@@ -109,9 +109,10 @@ class _Planner:
             attempt = self._attempt(built)
             best = min(best, attempt, key=lambda one: one.score)
         if best is first and first.whole:
-            return self._finished(
-                best, _bound(first.solution, best.waves), first.solution.status, first.solution.stages
-            )
+            bound, status = _bound(first.solution, best.waves), first.solution.status
+            if status == OPTIMAL and not bound.proven:  # hops cost what placements do not
+                status = FEASIBLE
+            return self._finished(best, bound, status, first.solution.stages)
         return self._repaired(best, first.solution, whole)
 
     def _repaired(self, best: _Attempt, ideal: Solution, built: Built) -> Plan:

@@ -78,8 +78,11 @@ class _Scheduler:
             if steps := self._wave() or self._circle():
                 self._land(steps)
                 waves.append(tuple(steps))
-            elif hops := self._make_way():
-                waves.extend((hop,) for hop in hops)
+            elif hops := self._stop_overs():
+                self._land(hops)
+                waves.append(tuple(hops))
+            elif company := self._make_way():
+                waves.extend((hop,) for hop in company)
             else:
                 break
         stuck = set(self.waiting)
@@ -128,12 +131,57 @@ class _Scheduler:
                 return wave.steps
         return []
 
+    def _stop_overs(self) -> list[Step]:
+        """Hops that may run together, each of which lets some waiting move of another circle start."""
+        self.trials = TRIALS
+        wave, opened = _Wave(self), set[int]()
+        circle = self._circles()
+        for item in self.waiting:
+            if wave.tally.full or self.hops >= MAX_HOPS:
+                break
+            if circle[item] not in opened and (hop := self._stop_over(item, wave)):
+                wave.add(hop)
+                opened.add(circle[item])
+                self.hops += 1
+        wave.close()
+        return wave.steps
+
+    def _stop_over(self, item: int, wave: _Wave) -> Step | None:
+        """A hop of one other item that fits into a wave and lets an item start."""
+        for blocker in self._in_the_way(item):
+            source = int(self.settled.at[blocker])
+            for node in self._stops(blocker):
+                hop = Step(item=blocker, source=source, target=node, hop=True)
+                if self.trials > 0 and wave.tally.admits(self.trip(hop)) and wave.takes(hop):
+                    self.trials -= 1
+                    pod = self._land([hop])[0]
+                    helps = self._fits(item)
+                    self._return(hop, pod)
+                    if helps:
+                        return hop
+        return None
+
+    def _circles(self) -> dict[int, int]:
+        """A number by waiting item, equal for those whose nodes hang together by waiting moves."""
+        root = list(range(self.problem.nodes))
+
+        def found(node: int) -> int:
+            while root[node] != node:
+                root[node] = node = root[root[node]]
+            return node
+
+        for item in self.waiting:
+            root[found(int(self.settled.at[item]))] = found(int(self.goal[item]))
+        return {item: found(int(self.goal[item])) for item in self.waiting}
+
     def _make_way(self) -> list[Step]:
         """Hops that have landed, one after another, so that some waiting move can start; none if there are no such."""
         self.trials = TRIALS
         for item in self.waiting:
-            for company in self._in_the_way(item):
-                if self.hops + len(company) <= MAX_HOPS and (hops := self._cleared(item, company)):
+            blockers = self._in_the_way(item)
+            blockers.sort(key=lambda other: (tuple(-self.problem.resting[other]), other))
+            for size in range(2, 1 + min(COMPANY, len(blockers), MAX_HOPS - self.hops)):
+                if hops := self._cleared(item, blockers[:size]):
                     self.hops += len(hops)
                     return hops
         return []
@@ -148,8 +196,8 @@ class _Scheduler:
                 return [hop]
         return []
 
-    def _in_the_way(self, item: int) -> Iterator[list[int]]:
-        """Waiting items that may be what keeps another from its goal: singly, the cheapest first, then together."""
+    def _in_the_way(self, item: int) -> list[int]:
+        """Waiting items that may be what keeps another from its goal, the cheapest first."""
         problem, goal = self.problem, int(self.goal[item])
         fellows = self.settled.index.fellows(item)
         blockers = [
@@ -159,24 +207,18 @@ class _Scheduler:
             and self.settled.at[other] == problem.home[other]
             and (problem.home[other] == goal or other in fellows)
         ]
-        blockers.sort(key=lambda other: (int(problem.cost[other]), other))
-        yield from ([blocker] for blocker in blockers)
-        largest = sorted(blockers, key=lambda other: (tuple(-problem.resting[other]), other))
-        yield from (largest[:size] for size in range(2, 1 + min(COMPANY, len(largest))))
+        return sorted(blockers, key=lambda other: (int(problem.cost[other]), other))
 
     def _hops(self, item: int) -> Iterator[Step]:
         """An item's hops, each landed; who asks for another one takes back the last."""
         source = int(self.settled.at[item])
-        pod = self.real.active_pods[self.built.vmis[item]]
         for node in self._stops(item):
             step = Step(item=item, source=source, target=node, hop=True)
             if self.trials > 0 and _Wave(self).takes(step):
                 self.trials -= 1
-                self._land([step])
+                pod = self._land([step])[0]
                 yield step
-                self.real.move(self.built.vmis[item], pod, pod.node)
-                self.settled.move(item, source)
-                self.ahead.move(item, source)
+                self._return(step, pod)
 
     def _stops(self, item: int) -> list[int]:
         """The emptiest nodes that could hold an item for a while."""
@@ -192,7 +234,9 @@ class _Scheduler:
         """Whether a waiting item could go where it is to be now."""
         return _Wave(self).takes(self._next(item))
 
-    def _land(self, steps: list[Step]) -> None:
+    def _land(self, steps: list[Step]) -> list[Pod]:
+        """Let steps land; returns the pods that they leave."""
+        left = [self.real.active_pods[self.built.vmis[step.item]] for step in steps]
         for step in steps:
             key = self.built.vmis[step.item]
             self.real.move(key, self.target(step), self.built.nodes[step.target])
@@ -200,6 +244,14 @@ class _Scheduler:
             self.ahead.move(step.item, step.target)
         done = {step.item for step in steps if not step.hop}
         self.waiting = [item for item in self.waiting if item not in done]
+        return left
+
+    def _return(self, hop: Step, pod: Pod) -> None:
+        """Take back a hop that has landed, and the pod that it had left."""
+        self.real.move(self.built.vmis[hop.item], pod, pod.node)
+        self.settled.move(hop.item, hop.source)
+        self.ahead.move(hop.item, hop.source)
+        self.settled.reference = self.ahead.reference = self.settled.at.copy()
 
     def target(self, step: Step) -> Pod:
         """The target pod of a step, with an identity of its own."""
