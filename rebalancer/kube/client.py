@@ -8,7 +8,9 @@ not pay, and settings name an Access long before anybody connects.
 from __future__ import annotations
 
 import os
+import socket
 import ssl
+import struct
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -60,7 +62,7 @@ async def connect(access: Access, *, monotonic: Callable[[], float], params: Cli
     tls = await anyio.to_thread.run_sync(_tls, configuration, access) if _is_tls(configuration) else True
 
     def connector() -> aiohttp.BaseConnector:
-        return aiohttp.TCPConnector(limit=params.connections, ssl=tls)
+        return aiohttp.TCPConnector(limit=params.connections, ssl=tls, socket_factory=_open_socket)
 
     async def trust() -> None:
         await anyio.to_thread.run_sync(_trust_also, tls, configuration.ssl_ca_cert)
@@ -74,6 +76,18 @@ async def connect(access: Access, *, monotonic: Callable[[], float], params: Cli
         server_hostname=configuration.tls_server_name or None,
     )
     return Api(endpoint, params)
+
+
+def _open_socket(address: Any) -> socket.socket:
+    """A connection that takes with it what it has not delivered when it is given up.
+
+    The kernel would go on delivering otherwise, and a write that we gave up in a broken network would arrive when that
+    has healed, long after the lease has gone.
+    """
+    family, kind, protocol, *_ = address
+    opened = socket.socket(family, kind, protocol)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return opened
 
 
 async def _load(access: Access, in_cluster: bool) -> Any:

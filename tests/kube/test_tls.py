@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -110,3 +111,59 @@ def test_a_certificate_that_is_not_accepted_is_a_sentence_until_the_ca_is_replac
             await runner.cleanup()
 
     anyio.run(main)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_write_that_is_given_up_is_cut_off(tmp_path: Path, scheme: str) -> None:
+    """A connection that is closed in good order is delivered to its end by the kernel, however long that takes: a
+    network that heals would bring a write of ours when the lease has long gone."""
+    authority = certificate("right")
+    write(tmp_path / "ca.crt", authority[0])
+    context = None
+    if scheme == "https":
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(write(tmp_path / "server.pem", *certificate("server", authority)))
+
+    async def main() -> str:
+        ends: list[str] = []
+        ended = anyio.Event()
+
+        async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            writer.close()
+
+        async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            back, forth = await asyncio.open_connection("127.0.0.1", server.sockets[0].getsockname()[1])
+            answers = asyncio.create_task(pump(back, writer))
+            ends.append(await pump(reader, forth))
+            answers.cancel()
+            for open_writer in (forth, writer):
+                open_writer.close()
+            ended.set()
+
+        server = await asyncio.start_server(swallow, "127.0.0.1", 0, ssl=context)
+        between = await asyncio.start_server(relay, "127.0.0.1", 0)
+        port = str(between.sockets[0].getsockname()[1])
+        kubeconfig = tmp_path / "kubeconfig"
+        text = KUBECONFIG.replace("https", scheme).replace("PORT", port).replace("CA", str(tmp_path / "ca.crt"))
+        kubeconfig.write_text(text, encoding="utf-8")
+        async with await connect(Access(kubeconfig=str(kubeconfig)), monotonic=anyio.current_time) as api:
+            with pytest.raises(ApiError, match="no answer within"):
+                await api.create("/api/v1/nodes", {}, timeout_seconds=0.5)
+            with anyio.fail_after(1):
+                await ended.wait()
+        for listening in (server, between):
+            listening.close()
+        return ends[0]
+
+    assert anyio.run(main) == "cut off"
+
+
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
+    """Passes everything on; how it ended."""
+    try:
+        while text := await reader.read(2**16):
+            writer.write(text)
+    except ConnectionError:
+        return "cut off"
+    return "closed"
