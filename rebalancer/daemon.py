@@ -120,13 +120,17 @@ async def run(
                 tasks.start_soon(_on_signals, stop, parts)
             for name, part in parts.running.items():
                 tasks.start_soon(keep, name, part, parts.around)
-            await stop.wait()
+            async with anyio.create_task_group() as acting:
+                acting.start_soon(keep, "loop", parts.loop.run, parts.around)
+                await stop.wait()
+                acting.cancel_scope.cancel()
+            # Not before what it had begun to write has been answered does the lease go back.
             tasks.cancel_scope.cancel()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Parts:
-    """The daemon's parts; `running` are those that run until cancelled."""
+    """The daemon's parts; `running` are those that run until cancelled, beside the loop, which acts."""
 
     around: Surroundings
     cache: Cache
@@ -227,7 +231,7 @@ def _assemble(params: DaemonParams, api: Api, runtime: Runtime, on_report: Calla
         stopwatch=clock.monotonic if runtime.offload is in_thread else None,
         switch=switch,
     )
-    recorder = Recorder(api, clock, params.events, partial(_uid, cache)) if params.events is not None else None
+    recorder = Recorder(api, leadership, clock, params.events, partial(_uid, cache)) if params.events else None
     lag = LagMeter(clock.monotonic)
     metrics = Metrics(lag=lambda: lag.longest_seconds, requests=lambda: api.answers)
     last: list[Report] = []
@@ -251,7 +255,7 @@ def _assemble(params: DaemonParams, api: Api, runtime: Runtime, on_report: Calla
 
     settings = _Settings(params, runtime, adopt, cycle)
     optional = {"elector": elector, "recorder": recorder, "settings": settings if runtime.reload is not None else None}
-    running = {"cache": cache.run, "loop": loop.run, "lag meter": lag.run}
+    running = {"cache": cache.run, "lag meter": lag.run}
     running |= {name: part.run for name, part in optional.items() if part is not None}
     return _Parts(
         around=around,

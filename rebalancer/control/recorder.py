@@ -13,6 +13,7 @@ import anyio
 
 from rebalancer.control.clock import Clock
 from rebalancer.domain.naming import MANAGER
+from rebalancer.kube.lease import Leadership
 from rebalancer.kube.outcome import ApiError, Refusal
 from rebalancer.kube.transport import Api
 
@@ -64,12 +65,21 @@ class _Series:
 
 
 class Recorder:
-    """`tell` never blocks; `run` writes in the background until cancelled. `lost` counts what could not be written."""
+    """`tell` never blocks; `run` writes in the background until cancelled, and only as long as we lead.
+
+    `lost` counts what could not be written.
+    """
 
     def __init__(
-        self, api: Api, clock: Clock, params: EventParams, uid_of: Callable[[str, str, str], str] = lambda *_: ""
+        self,
+        api: Api,
+        leadership: Leadership,
+        clock: Clock,
+        params: EventParams,
+        uid_of: Callable[[str, str, str], str] = lambda *_: "",
     ) -> None:
         self._api = api
+        self._leadership = leadership
         self._clock = clock
         self._params = params
         self._uid_of = uid_of
@@ -98,6 +108,9 @@ class Recorder:
             await self._news.wait()
 
     async def _write(self, note: Note) -> None:
+        if self._leadership.fence() <= 0.0:
+            self.lost += 1
+            return
         namespace, name = note.namespace, note.name
         if note.kind == "Deployment":
             namespace, name = self._params.namespace, self._params.deployment

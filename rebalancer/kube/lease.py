@@ -37,6 +37,18 @@ class LeaseParams:
         if not 0 < self.retry_seconds < self.renew_deadline_seconds < self.duration_seconds:
             raise ValueError("a lease needs 0 < retry < renew deadline < duration")
 
+    @classmethod
+    def lasting(cls, seconds: int, *, namespace: str, name: str, identity: str) -> LeaseParams:
+        """A lease of another duration, with the other times in the same proportions."""
+        return cls(
+            namespace=namespace,
+            name=name,
+            identity=identity,
+            duration_seconds=seconds,
+            renew_deadline_seconds=seconds * 2 / 3,
+            retry_seconds=seconds * 2 / 15,
+        )
+
 
 class Leadership(Protocol):
     """What acting needs to know of the lease."""

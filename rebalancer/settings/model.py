@@ -190,6 +190,14 @@ class LeaseSettings(Group):
 
     namespace: str = setting("", "where the Lease is; empty: the pod's own namespace; a change needs a restart")
     name: str = setting(LEASE.name, "how the Lease is called; a change needs a restart", min_length=1)
+    duration_seconds: int = setting(
+        LEASE.duration_seconds,
+        "how long a leader that has fallen silent is waited for; it stops acting after two thirds of that; the same "
+        "for all replicas; a change needs a restart",
+        "s",
+        ge=3,
+        le=600,
+    )
 
 
 Kind = Literal["NodeAffinity", "PodAffinity", "PodAntiAffinity", "TopologySpread", "Taints"]
@@ -327,7 +335,9 @@ class Settings(BaseSettings):
     def lease_params(self, identity: str) -> LeaseParams:
         """Leader election for one replica."""
         namespace = self.lease.namespace or os.environ.get("POD_NAMESPACE") or LEASE.namespace
-        return LeaseParams(namespace=namespace, name=self.lease.name, identity=identity)
+        return LeaseParams.lasting(
+            self.lease.duration_seconds, namespace=namespace, name=self.lease.name, identity=identity
+        )
 
 
 def variable(*path: str) -> str:

@@ -107,7 +107,7 @@ def record(*notes: Told, faults: Script | None = None, waiting: int = 200) -> tu
 
     async def scenario(story: Story) -> tuple[list[dict[str, object]], int]:
         async with client(story) as api, anyio.create_task_group() as tasks:
-            recorder = Recorder(api, LoopClock(), EventParams(waiting=waiting), lambda *_: "uid-1")
+            recorder = Recorder(api, Alone(), LoopClock(), EventParams(waiting=waiting), lambda *_: "uid-1")
             recorder.tell(notes)
             tasks.start_soon(recorder.run)
             await anyio.sleep(60)
