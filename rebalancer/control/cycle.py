@@ -343,7 +343,8 @@ class Cycle:
         snapshot, stopping_over = self._view.snapshot, progress.stopping_over
         # Who stops over rests before it moves on, and the plan with it: the budget holds it, and does not end the plan.
         immovable = {vmi: why for vmi, why in self._immovable().items() if vmi not in stopping_over}
-        work = partial(verify, snapshot, progress.remaining(waiting), self._policy, immovable=immovable)
+        rest, hot = progress.remaining(waiting), progress.hot
+        work = partial(verify, snapshot, rest, self._policy, immovable=immovable, hot=hot)
         if problems := await self._ports.offload(work):
             return self._drop(problems[0])
         begun = await self._starter.begin(waiting, progress.plan.id, snapshot, self._flights, self._backoff)

@@ -65,6 +65,12 @@ class Progress:
         first = (Wave(moves=waiting),) if waiting else ()
         return (*first, *self.plan.waves[self.wave + 1 :])
 
+    @property
+    def hot(self) -> frozenset[tuple[str, str]]:
+        """The loads that it is to cure, by node and resource: below `high` again by now, perhaps, but not at `low`."""
+        spots = (trigger.hotspot for trigger in self.plan.triggers)
+        return frozenset((spot.node, spot.resource) for spot in spots if spot is not None)
+
     def failures(self) -> tuple[Outcome, ...]:
         """Moves of the current wave that did not bring their VM to its target."""
         ended = [self.done[stop(move)] for move in self.moves if stop(move) in self.done]

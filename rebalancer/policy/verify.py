@@ -30,7 +30,7 @@ from rebalancer.policy.load import PolicyParams, judged, limit, overloaded
 from rebalancer.policy.movable import why_immovable
 from rebalancer.policy.rule_book import Rule, RuleBook
 from rebalancer.policy.rules import is_judged
-from rebalancer.policy.score import Scale, Score
+from rebalancer.policy.score import Load, Scale, Score
 from rebalancer.policy.target import target_guard, target_pod
 
 Degrees = dict[tuple[str, str], Violation]
@@ -46,6 +46,7 @@ def verify(  # noqa: PLR0913 - what a caller knows besides is told by name
     *,
     immovable: Mapping[str, str] | None = None,
     begun: bool = False,
+    hot: Iterable[Load] = (),
     state: ClusterState | None = None,
 ) -> tuple[str, ...]:
     """The promises that a plan breaks, a sentence each, naming move and node; empty for a good plan.
@@ -54,13 +55,14 @@ def verify(  # noqa: PLR0913 - what a caller knows besides is told by name
     than its waves what it is to cure: the hotspots among its triggers, besides all loads above `high`. `immovable` are
     VMs (by key) that must stay for reasons that the snapshot does not show, such as a cooldown. `begun`: the waves are
     the rest of a plan that has been carried out in part; they may not make anything worse, but need not gain alone.
+    `hot` are the loads that it is to cure where waves alone are given: they may have come down below `high` by now.
     `state` is the snapshot's, not settled, for callers that have it already; it stays as it is.
     """
     waves = plan.waves if isinstance(plan, Plan) else tuple(plan)
     if not waves:
         return ()
     judge = _Judge(snapshot, params, immovable or {}, state or ClusterState.of(snapshot))
-    hot = set(overloaded(judge.settled, params.thresholds))
+    hot = {*overloaded(judge.settled, params.thresholds), *hot}
     if isinstance(plan, Plan):
         hot |= {(t.hotspot.node, t.hotspot.resource) for t in plan.triggers if t.hotspot is not None}
     scale = Scale(snapshot=snapshot, params=params, hot=hot, book=judge.book)

@@ -276,11 +276,15 @@ def plan_for(snapshot: Snapshot, *waves: Wave, hot: str) -> Plan:
 
 
 def test_what_a_plan_is_to_cure_is_told_by_its_triggers() -> None:
-    """A node that was above high and is not yet down to low is worth a move; that is known from the trigger alone."""
+    """A node that was above high and is not yet down to low is worth a move; that is known from the trigger alone.
+
+    Waves alone, as they are judged again before they begin, are told by their plan what it is that they cure.
+    """
     snapshot = cluster(node("n1", cpu=10), node("n2", cpu=10), vmi("a", on="n1", cpu=3.8), vmi("b", on="n1", cpu=4))
     moves = wave(move("a", "n1", "n2"))
     assert verify(snapshot, plan_for(snapshot, moves, hot="n1"), PARAMS) == ()
     assert verify(snapshot, [moves], PARAMS) != ()
+    assert verify(snapshot, [moves], PARAMS, hot={("n1", CPU)}) == ()
 
 
 def test_the_rest_of_a_plan_need_not_gain_by_itself() -> None:
