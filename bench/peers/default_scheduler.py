@@ -15,12 +15,12 @@ import numpy as np
 from rebalancer.domain.pod import Pod
 from rebalancer.domain.resources import CPU, MEMORY
 from rebalancer.policy.cluster_state import ClusterState
-from rebalancer.policy.feasibility import feasible_nodes
+from rebalancer.policy.feasibility import Guard, feasible_nodes
 
 
-def choose(state: ClusterState, pod: Pod, *, seed: int = 0) -> str | None:
-    """The node for a pod that is not bound yet; None where none is feasible."""
-    names = feasible_nodes(state, pod)
+def choose(state: ClusterState, pod: Pod, *, guard: Guard | None = None, seed: int = 0) -> str | None:
+    """The node for a pod that is not bound yet; None where none is feasible. `guard` speaks against further nodes."""
+    names = feasible_nodes(state, pod, guard)
     if not names:
         return None
     positions = np.array([state.table.positions[name] for name in names], dtype=np.intp)
