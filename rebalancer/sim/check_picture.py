@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -32,6 +32,11 @@ class Guest:
     node: str
     needs: Mapping[str, Fraction]
 
+    @property
+    def ruled(self) -> bool:
+        """Whether its spec has any rule of its own."""
+        return any(self.spec.get(field) for field in ("nodeSelector", "affinity", "topologySpreadConstraints"))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
@@ -41,12 +46,50 @@ class Picture:
     namespaces: Mapping[str, Obj]
     guests: Mapping[str, Guest]
 
+    origin: Picture | None = None
+
     @cached_property
-    def neighbours(self) -> Mapping[str, list[Guest]]:
-        """The guests of each namespace."""
-        found: dict[str, list[Guest]] = {}
+    def by_label(self) -> Mapping[tuple[str, str, str], list[str]]:
+        """The names of the guests with a label, by namespace, key and value; where they are makes no difference."""
+        if self.origin is not None:
+            return self.origin.by_label
+        found: dict[tuple[str, str, str], list[str]] = {}
         for guest in self.guests.values():
-            found.setdefault(guest.namespace, []).append(guest)
+            for key, value in guest.labels.items():
+                found.setdefault((guest.namespace, key, value), []).append(guest.name)
+        return found
+
+    @cached_property
+    def by_namespace(self) -> Mapping[str, list[str]]:
+        """The names of the guests of each namespace."""
+        if self.origin is not None:
+            return self.origin.by_namespace
+        found: dict[str, list[str]] = {}
+        for guest in self.guests.values():
+            found.setdefault(guest.namespace, []).append(guest.name)
+        return found
+
+    def chosen(self, namespaces: Iterable[str], selector: Obj | None) -> list[Guest]:
+        """The guests in some namespaces that a label selector selects."""
+        exact = next(iter(((selector or {}).get("matchLabels") or {}).items()), None)
+        names = [
+            name
+            for space in sorted(namespaces)
+            for name in (self.by_label.get((space, *exact), ()) if exact else self.by_namespace.get(space, ()))
+        ]
+        guests = (self.guests[name] for name in names)
+        return [guest for guest in guests if selects(selector, dict(guest.labels))]
+
+    @cached_property
+    def broken(self) -> dict[tuple[str, str], str]:
+        """Every required rule that a VM breaks where it runs: (VM, rule) to a sentence."""
+        found = {}
+        for guest in self.guests.values():
+            node = self.nodes.get(guest.node)
+            if not guest.spec or node is None or not (guest.ruled or node.get("spec", {}).get("taints")):
+                continue
+            for rule, text in (*_node_rules(guest, node), *_pod_rules(self, guest), *_spread_rules(self, guest)):
+                found[guest.name, rule] = f"{guest.name} on {guest.node}: {text}"
         return found
 
     def moved(self, places: Mapping[str, str]) -> Picture:
@@ -55,7 +98,7 @@ class Picture:
         for name, node in places.items():
             if name in guests:
                 guests[name] = replace(guests[name], node=node)
-        return Picture(nodes=self.nodes, namespaces=self.namespaces, guests=guests)
+        return Picture(nodes=self.nodes, namespaces=self.namespaces, guests=guests, origin=self.origin or self)
 
 
 RESOURCES = ("cpu", "memory")
@@ -115,13 +158,7 @@ def loads(picture: Picture, resource: str) -> dict[str, Fraction]:
 
 def broken_rules(picture: Picture) -> dict[tuple[str, str], str]:
     """Every required rule that a VM breaks where it runs: (VM, rule) to a sentence."""
-    found = {}
-    for guest in picture.guests.values():
-        node = picture.nodes.get(guest.node)
-        if guest.spec and node is not None:
-            for rule, text in (*_node_rules(guest, node), *_pod_rules(picture, guest), *_spread_rules(picture, guest)):
-                found[guest.name, rule] = f"{guest.name} on {guest.node}: {text}"
-    return found
+    return picture.broken
 
 
 def _node_rules(guest: Guest, node: Obj) -> Iterator[tuple[str, str]]:
@@ -160,12 +197,7 @@ def _with_label_keys(term: Obj, guest: Guest) -> Obj | None:
 def _matched(picture: Picture, guest: Guest, term: Obj) -> list[Guest]:
     """The other guests, anywhere, that a term is about."""
     spaces, selector = _spaces(picture, guest, term), _with_label_keys(term, guest)
-    return [
-        other
-        for space in sorted(spaces)
-        for other in picture.neighbours.get(space, ())
-        if other.name != guest.name and selects(selector, dict(other.labels))
-    ]
+    return [other for other in picture.chosen(spaces, selector) if other.name != guest.name]
 
 
 def _domain(picture: Picture, node: str, key: str) -> str | None:
@@ -194,15 +226,14 @@ def _spread_rules(picture: Picture, guest: Guest) -> Iterator[tuple[str, str]]:
         here = _domain(picture, guest.node, rule["topologyKey"])
         if rule.get("whenUnsatisfiable", "DoNotSchedule") != "DoNotSchedule" or here is None:
             continue
-        counts = {}
+        counts: dict[str, int] = {}
         for node in picture.nodes.values():
             domain = labels(node).get(rule["topologyKey"])
-            if domain is not None and _counts_for_spread(rule, guest, node):
+            if domain is not None and domain not in counts and _counts_for_spread(rule, guest, node):
                 counts[domain] = 0
-        for other in picture.neighbours.get(guest.namespace, ()):
+        for other in picture.chosen((guest.namespace,), _with_label_keys(rule, guest)):
             domain = _domain(picture, other.node, rule["topologyKey"])
-            same = selects(_with_label_keys(rule, guest), dict(other.labels))
-            if same and domain in counts and _counts_for_spread(rule, guest, picture.nodes[other.node]):
+            if domain in counts and _counts_for_spread(rule, guest, picture.nodes[other.node]):
                 counts[domain] += 1
         least = 0 if len(counts) < (rule.get("minDomains") or 1) else min(counts.values(), default=0)
         skew = counts.get(here, 0) - least
