@@ -8,7 +8,8 @@ from functools import partial
 import anyio
 
 from rebalancer.domain.snapshot import SetAside, Snapshot
-from rebalancer.kube.decode import KINDS, Kind, build_snapshot
+from rebalancer.kube.assembly import Assembly
+from rebalancer.kube.decode import KINDS, Kind
 from rebalancer.kube.reflector import CACHE_DEFAULTS, CacheParams, Reflector
 from rebalancer.kube.retry import Surroundings
 from rebalancer.kube.transport import Api
@@ -36,8 +37,8 @@ class Cache:
         self.revision = 0
         self.news = 0
         self.reflectors = tuple(Reflector(kind, api, around, params, self._changed) for kind in kinds)
-        self._snapshot = Snapshot()
-        self._snapshot_revision = -1
+        self._assembly = Assembly.of({}, ())
+        self._assembled = -1
 
     async def run(self) -> None:
         """Keeps every resource until cancelled."""
@@ -84,31 +85,32 @@ class Cache:
         return tuple(found)
 
     def snapshot(self) -> Snapshot:
-        """The cluster now. The same object for as long as nothing has changed, so equality is one comparison."""
-        if self._snapshot_revision != self.revision:
-            revision, build = self._builder()
-            self._snapshot, self._snapshot_revision = build(), revision
-        return self._snapshot
+        """The cluster now. The same object for as long as nothing has changed, so equality is one comparison; and
+        maps in which nothing has changed are those of the snapshot before it."""
+        if self._assembled != self.revision:
+            revision, assemble = self._assembling()
+            self._assembly, self._assembled = assemble(), revision
+        return self._assembly.snapshot
 
-    async def fresh(self, offload: Callable[[Callable[[], Snapshot]], Awaitable[Snapshot]]) -> Snapshot:
-        """The same, put together wherever `offload` runs it: a large cluster's takes a second or two."""
-        if self._snapshot_revision != self.revision:
-            revision, build = self._builder()
-            found = await offload(build)
-            if revision > self._snapshot_revision:
-                self._snapshot, self._snapshot_revision = found, revision
-        return self._snapshot
+    async def fresh(self, offload: Callable[[Callable[[], Assembly]], Awaitable[Assembly]]) -> Snapshot:
+        """The same, put together wherever `offload` runs it: a large cluster's takes a while."""
+        if self._assembled != self.revision:
+            revision, assemble = self._assembling()
+            found = await offload(assemble)
+            if revision > self._assembled:
+                self._assembly, self._assembled = found, revision
+        return self._assembly.snapshot
 
     @property
     def latest(self) -> Snapshot:
         """The cluster as it was put together last; empty where it never was."""
-        return self._snapshot
+        return self._assembly.snapshot
 
-    def _builder(self) -> tuple[int, Callable[[], Snapshot]]:
+    def _assembling(self) -> tuple[int, Callable[[], Assembly]]:
         """What there is now, fixed in copies of mere references, and a function that makes a snapshot of it."""
-        objects = {reflector.kind.kind: tuple(reflector.items.values()) for reflector in self.reflectors}
+        objects = {reflector.kind.kind: dict(reflector.items) for reflector in self.reflectors}
         aside, version, taken = self._all_set_aside(), self._resource_version(), self._around.now()
-        return self.revision, partial(build_snapshot, objects, aside, resource_version=version, taken=taken)
+        return self.revision, partial(self._assembly.advance, objects, aside, resource_version=version, taken=taken)
 
     def _all_set_aside(self) -> tuple[SetAside, ...]:
         found = [entry for reflector in self.reflectors for entry in reflector.set_aside.values()]

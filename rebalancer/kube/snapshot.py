@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 from statistics import median_high
 from typing import Any
@@ -71,20 +71,18 @@ class SnapshotBuilder:
 
     def build(self, *, resource_version: str = "", taken: float = 0.0) -> Snapshot:
         """Everything that was added."""
-        vmis, twins = _without_twins(self._sorted(VMI_KIND))
+        vmis, twins = without_twins(self._sorted(VMI_KIND))
         pods: FrozenMap[str, Pod] = self._sorted(POD)
-        nodes, blurred = _without_blurred(self._sorted(NODE), pods)
+        nodes, blurred = without_blurred(self._sorted(NODE), pods)
         migrations: FrozenMap[str, Migration] = self._sorted(MIGRATION)
+        launched = {pod.owner[2] for pod in pods.values() if pod.owner[0] == VMI_KIND and not pod.terminal}
         warnings = {*self._set_aside, *twins, *blurred}
-        warnings |= {*_pod_warnings(pods, nodes), *_vmi_warnings(vmis, pods, nodes)}
+        warnings |= {warning for pod in pods.values() if (warning := pod_warning(pod, nodes)) is not None}
+        warnings |= {warning for vmi in vmis.values() for warning in vmi_warnings(vmi, nodes, launched)}
         unread = {entry.name for entry in warnings if entry.kind == VMI_KIND}
-        warnings |= {
-            SetAside(kind=MIGRATION, name=key, reason=f"its VM {plain(migration.vmi_key)} is unknown")
-            for key, migration in migrations.items()
-            if not migration.final and migration.vmi_key not in vmis and migration.vmi_key not in unread
-        }
+        warnings.update(migration_warnings(migrations, vmis, unread))
         return Snapshot(
-            nodes=_with_silent(nodes),
+            nodes=with_silent(nodes),
             pods=pods,
             vmis=vmis,
             migrations=migrations,
@@ -103,7 +101,7 @@ class SnapshotBuilder:
         return FrozenMap((key, found[key]) for key in sorted(found))
 
 
-def _with_silent(nodes: FrozenMap[str, Node]) -> FrozenMap[str, Node]:
+def with_silent(nodes: FrozenMap[str, Node]) -> FrozenMap[str, Node]:
     """The nodes, those marked whose virt-handler has long not been heard of.
 
     Judged by what most nodes tell and not by our clock, or any other one clock, which may be wrong by more than that;
@@ -135,7 +133,7 @@ def _rank(value: Any, resource_version: str) -> tuple[int, float, str, str]:
     return (version, getattr(value, "created", 0.0), getattr(value, "uid", ""), repr(value))
 
 
-def _without_twins(vmis: FrozenMap[str, VMI]) -> tuple[FrozenMap[str, VMI], list[SetAside]]:
+def without_twins(vmis: FrozenMap[str, VMI]) -> tuple[FrozenMap[str, VMI], list[SetAside]]:
     """VMIs without those whose uid another one has too: their launcher pods cannot be told apart."""
     first: dict[str, str] = {}
     twins = []
@@ -146,8 +144,8 @@ def _without_twins(vmis: FrozenMap[str, VMI]) -> tuple[FrozenMap[str, VMI], list
     return (FrozenMap((key, vmi) for key, vmi in vmis.items() if key not in names) if twins else vmis), twins
 
 
-def _without_blurred(
-    nodes: FrozenMap[str, Node], pods: FrozenMap[str, Pod]
+def without_blurred(
+    nodes: FrozenMap[str, Node], pods: Mapping[str, Pod]
 ) -> tuple[FrozenMap[str, Node], list[SetAside]]:
     """Nodes, with those that carry a pod of unknown requests marked as of unknown capacity."""
     blurred = {}
@@ -164,28 +162,31 @@ def _without_blurred(
     return FrozenMap(marked), warnings
 
 
-def _pod_warnings(pods: FrozenMap[str, Pod], nodes: FrozenMap[str, Node]) -> list[SetAside]:
-    warnings = []
-    for key, pod in pods.items():
-        if pod.terminal:
-            continue
-        if pod.node and pod.node not in nodes:
-            warnings.append(SetAside(kind=POD, name=key, reason=f"is on node {plain(pod.node)}, which is unknown"))
-        elif not pod.node and pod.phase == "Running":
-            warnings.append(SetAside(kind=POD, name=key, reason="runs, but on no node"))
-    return warnings
+def pod_warning(pod: Pod, nodes: Container[str]) -> SetAside | None:
+    """What does not fit together about a pod."""
+    if pod.terminal or pod.node in nodes:
+        return None
+    if pod.node:
+        return SetAside(kind=POD, name=pod.key, reason=f"is on node {plain(pod.node)}, which is unknown")
+    return SetAside(kind=POD, name=pod.key, reason="runs, but on no node") if pod.phase == "Running" else None
 
 
-def _vmi_warnings(vmis: FrozenMap[str, VMI], pods: FrozenMap[str, Pod], nodes: FrozenMap[str, Node]) -> list[SetAside]:
-    launched = {pod.owner[2] for pod in pods.values() if pod.owner[0] == VMI_KIND and not pod.terminal}
-    warnings = []
-    for key, vmi in vmis.items():
-        if vmi.phase != "Running":
-            continue
-        if not vmi.node:
-            warnings.append(SetAside(kind=VMI_KIND, name=key, reason="runs, but on no node"))
-        elif vmi.node not in nodes:
-            warnings.append(SetAside(kind=VMI_KIND, name=key, reason=f"is on node {plain(vmi.node)}, which is unknown"))
-        if vmi.uid not in launched:
-            warnings.append(SetAside(kind=VMI_KIND, name=key, reason="runs without a launcher pod"))
-    return warnings
+def vmi_warnings(vmi: VMI, nodes: Container[str], launched: Container[str]) -> Iterator[SetAside]:
+    """What does not fit together about a VMI. `launched` are the UIDs of those that have a launcher pod."""
+    if vmi.phase != "Running":
+        return
+    if not vmi.node:
+        yield SetAside(kind=VMI_KIND, name=vmi.key, reason="runs, but on no node")
+    elif vmi.node not in nodes:
+        yield SetAside(kind=VMI_KIND, name=vmi.key, reason=f"is on node {plain(vmi.node)}, which is unknown")
+    if vmi.uid not in launched:
+        yield SetAside(kind=VMI_KIND, name=vmi.key, reason="runs without a launcher pod")
+
+
+def migration_warnings(
+    migrations: Mapping[str, Migration], vmis: Container[str], unread: Container[str]
+) -> Iterator[SetAside]:
+    """Migrations under way of VMs that nobody knows, other than those that could not be read."""
+    for key, migration in migrations.items():
+        if not migration.final and migration.vmi_key not in vmis and migration.vmi_key not in unread:
+            yield SetAside(kind=MIGRATION, name=key, reason=f"its VM {plain(migration.vmi_key)} is unknown")

@@ -66,7 +66,9 @@ class Rule:
         for pod in pods:
             value = state.nodes[pod.node].labels.get(self.topology_key)
             if value is not None:
-                found.setdefault(value, {})[tenant(pod)] = pod
+                here, who = found.setdefault(value, {}), tenant(pod)
+                if who not in here or here[who].key < pod.key:  # the same whatever the order of pods
+                    here[who] = pod
         return found
 
 
