@@ -49,14 +49,20 @@ class Picture:
     origin: Picture | None = None
 
     @cached_property
-    def by_label(self) -> Mapping[tuple[str, str, str], list[str]]:
-        """The names of the guests with a label, by namespace, key and value; where they are makes no difference."""
-        if self.origin is not None:
-            return self.origin.by_label
-        found: dict[tuple[str, str, str], list[str]] = {}
-        for guest in self.guests.values():
-            for key, value in guest.labels.items():
-                found.setdefault((guest.namespace, key, value), []).append(guest.name)
+    def by_label(self) -> dict[str, dict[tuple[str, str], list[str]]]:
+        """The names of the guests with a label, by key, then by namespace and value; where they are is all the same.
+
+        What has not been asked about yet is not there.
+        """
+        return {} if self.origin is None else self.origin.by_label
+
+    def _labelled(self, key: str) -> dict[tuple[str, str], list[str]]:
+        found = self.by_label.get(key)
+        if found is None:
+            found = self.by_label[key] = {}
+            for guest in self.guests.values():
+                if key in guest.labels:
+                    found.setdefault((guest.namespace, guest.labels[key]), []).append(guest.name)
         return found
 
     @cached_property
@@ -75,7 +81,9 @@ class Picture:
         names = [
             name
             for space in sorted(namespaces)
-            for name in (self.by_label.get((space, *exact), ()) if exact else self.by_namespace.get(space, ()))
+            for name in (
+                self._labelled(exact[0]).get((space, exact[1]), ()) if exact else self.by_namespace.get(space, ())
+            )
         ]
         guests = (self.guests[name] for name in names)
         return [guest for guest in guests if selects(selector, dict(guest.labels))]
