@@ -11,7 +11,7 @@ import subprocess
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +71,7 @@ def promtool(*arguments: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prometheus:
-    """One that scrapes every second."""
+    """One that runs."""
 
     url: str
 
@@ -101,16 +101,18 @@ def at_work() -> Iterator[str]:
 
 
 @contextmanager
-def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
-    """A Prometheus with our rules that scrapes one target."""
+def prometheus(
+    folder: Path, targets: Mapping[str, str], *, rules: Path = ALERTS, interval: str = "1s"
+) -> Iterator[Prometheus]:
+    """A Prometheus with our rules that scrapes targets, each with a namespace of its own as a label."""
     need_prometheus()
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    scrape = {"job_name": "rebalancer", "static_configs": [{"targets": [target]}]}
+    static = [{"targets": [target], "labels": {"namespace": namespace}} for namespace, target in targets.items()]
     config = {
-        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-        "rule_files": [str(ALERTS.resolve())],
-        "scrape_configs": [scrape],
+        "global": {"scrape_interval": interval, "evaluation_interval": interval, "scrape_timeout": interval},
+        "rule_files": [str(rules.resolve())],
+        "scrape_configs": [{"job_name": "rebalancer", "static_configs": static}],
     }
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     process = subprocess.Popen(

@@ -130,7 +130,7 @@ def test_every_alert_fires_and_clears() -> None:
 def test_every_panel_shows_data_of_a_daemon_at_work(tmp_path: Path) -> None:
     begun = time.time()
     empty = expressions()
-    with at_work() as target, prometheus(tmp_path, target) as found:
+    with at_work() as target, prometheus(tmp_path, {"rebalancer": target}) as found:
         while empty and time.time() < begun + PATIENCE_SECONDS:
             time.sleep(2.0)
             now = time.time()

@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rebalancer import daemon
 from rebalancer.control.offload import in_thread
@@ -61,6 +61,10 @@ class Living:
 
         self.loop.call_soon_threadsafe(do)
         assert ended.wait(SECONDS)
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """The same for a coroutine."""
+        asyncio.run_coroutine_threadsafe(work, self.loop).result(SECONDS)
 
 
 Work = Callable[[Living], Awaitable[None]]
