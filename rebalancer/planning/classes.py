@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rebalancer.domain.cluster import KubeVirt
+from rebalancer.domain.frozen import EMPTY
 from rebalancer.domain.node import Node
 from rebalancer.domain.pod import Affinity, Pod
 from rebalancer.domain.resources import ZERO, Resources
@@ -55,7 +56,9 @@ class Classes:
         spec = replace(target.spec, requests=ZERO, affinity=affinity, spread=())
         key = (spec, target.namespace if spec.volumes else "", vmi.spec.cpu_model, self._cpu(node))
         if key not in self._by_spec:
-            alone = replace(target, spec=spec, uid="class")
+            # Without labels no other pod's anti-affinity is about it: that is a rule between pods, too. The pod of a VM
+            # that has migrated before keeps, by a label of KubeVirt's, all pods of this VM off its node.
+            alone = replace(target, spec=spec, uid="class", labels=EMPTY)
             mask = np.zeros(len(self._state.nodes), dtype=np.bool_)
             feasible = feasible_nodes(self._state, alone, target_guard(replace(vmi, node=""), node))
             mask[[self._positions[name] for name in feasible]] = True
