@@ -11,16 +11,16 @@ from rebalancer.domain.cluster import KubeVirt
 from rebalancer.domain.plan import State
 from rebalancer.domain.resources import CPU, EPHEMERAL_STORAGE, MEMORY, PODS, Resources
 from rebalancer.domain.snapshot import Snapshot
-from rebalancer.domain.verdict import KINDS, NODE_AFFINITY, TAINTS, Trigger, Violation
+from rebalancer.domain.verdict import NODE_AFFINITY, TAINTS, Trigger, Violation
 from rebalancer.placement.groups import Bools, Ints
 from rebalancer.placement.problem import Problem
 from rebalancer.planning.classes import Classes
 from rebalancer.planning.rules import Between
 from rebalancer.policy.cluster_state import ClusterState
 from rebalancer.policy.conflicts import Conflict
-from rebalancer.policy.conflicts import find as find_conflicts
 from rebalancer.policy.load import PolicyParams, hotspots, judged, limit, node_loads
 from rebalancer.policy.movable import why_immovable
+from rebalancer.policy.overview import Overview
 from rebalancer.policy.rule_book import RuleBook, tenant_name
 from rebalancer.policy.rules import is_judged, violations
 from rebalancer.policy.score import migration_cost, preference
@@ -31,9 +31,11 @@ class Picture:
     """What planning looks at: the cluster as it is, as it settles, its rules, and what is wrong with it.
 
     `conflicts` are rules that no plan can keep: told, and never in the way of the rest. `immovable` is why each VM
-    stays that was asked about; it grows while a problem is built.
+    stays that was asked about; it grows while a problem is built. `overview` is where most of it comes from; what is
+    worked out here about nodes ends with the picture.
     """
 
+    overview: Overview
     snapshot: Snapshot
     real: ClusterState
     settled: ClusterState
@@ -45,18 +47,23 @@ class Picture:
 
     @classmethod
     def of(
-        cls, snapshot: Snapshot, triggers: tuple[Trigger, ...], params: PolicyParams, immovable: Mapping[str, str]
+        cls,
+        snapshot: Snapshot,
+        triggers: tuple[Trigger, ...],
+        params: PolicyParams,
+        immovable: Mapping[str, str],
+        overview: Overview | None = None,
     ) -> Picture:
-        real = ClusterState.of(snapshot)
-        lone = not real.in_flight and all(len(pods) <= 1 for pods in real.launchers.values())
-        settled = real.copy() if lone else ClusterState.of(snapshot, settled=True)
-        book = RuleBook(settled, snapshot, KINDS)
+        """`overview` is the snapshot's, by the same params, for callers that have it already."""
+        overview = overview or Overview.of(snapshot, params)
+        settled = overview.state.detached()
         return cls(
+            overview=overview,
             snapshot=snapshot,
-            real=real,
+            real=settled.unsettled(snapshot),
             settled=settled,
-            book=book,
-            conflicts=find_conflicts(settled, snapshot, book),
+            book=overview.book,
+            conflicts=overview.conflicts,
             params=params,
             triggers=triggers,
             immovable=dict(immovable),
@@ -78,6 +85,8 @@ class Picture:
 
     def state(self, state: ClusterState) -> State:
         """`load.state_of` with the rules that are known already."""
+        if state is self.settled:
+            return self.overview.told()
         thresholds = self.params.thresholds
         return State(
             nodes=node_loads(state, thresholds),

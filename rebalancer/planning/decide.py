@@ -26,6 +26,7 @@ from rebalancer.planning.waves import Order, Step, order
 from rebalancer.policy.cluster_state import ClusterState
 from rebalancer.policy.conflicts import sentences
 from rebalancer.policy.load import threshold_warnings
+from rebalancer.policy.overview import Overview
 from rebalancer.policy.score import Scale, Score
 from rebalancer.policy.target import target_pod
 from rebalancer.policy.verify import verify
@@ -63,14 +64,16 @@ def decide(  # noqa: PLR0913  # what is wrong, how to plan, and what the caller 
     immovable: Mapping[str, str] | None = None,
     clock: Callable[[], float] | None = None,
     stop: Stop | None = None,
+    overview: Overview | None = None,
 ) -> Plan:
     """The plan that cures the triggers as far as possible with the fewest, cheapest moves; never worse than no plan.
 
     `immovable` are VMs (by key) that must stay for reasons that the snapshot does not show, with the reason. `clock`
     gives seconds that do not go backwards: without it `params.seconds` is kept by counted work alone, and the plan
-    tells no times. `stop` ends the search early.
+    tells no times. `stop` ends the search early. `overview` is the snapshot's, by the same policy, where it is known
+    already.
     """
-    picture = Picture.of(snapshot, triggers, params.policy, immovable or {})
+    picture = Picture.of(snapshot, triggers, params.policy, immovable or {}, overview)
     return _Planner(picture, params, now, stop or Stop(params.seconds, clock)).plan()
 
 
@@ -180,7 +183,7 @@ class _Planner:
         for count in range(len(waves), 0, -1):
             part = waves[:count]
             draft = self._draft(part)
-            problems = verify(picture.snapshot, draft, picture.params, immovable=self.held, state=picture.real)
+            problems = verify(picture.snapshot, draft, picture.params, immovable=self.held, overview=picture.overview)
             if not problems:
                 return part, warnings
             warnings += [f"the plan is cut short before its wave {count}: {problem}" for problem in problems[:3]]

@@ -198,7 +198,7 @@ class ClusterState:
         return self._on(self.nodes, self.table)
 
     def detached(self) -> ClusterState:
-        """A copy that keeps to itself what it will work out about nodes, which then ends with it."""
+        """A copy that keeps to itself what it will work out, so that it ends with it: for whoever asks a lot."""
         return self._on(self.nodes, self.table.seeing(self.table.nodes))
 
     def _seeing(self, nodes: Mapping[str, Node]) -> ClusterState:

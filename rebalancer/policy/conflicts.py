@@ -189,7 +189,7 @@ class _Judge:
     def _beside(self, rule: Beside, holders: list[str]) -> Iterator[Conflict]:
         """Mates that do not exist, and mates that the VMs must be apart from."""
         counts, pods = self._state.counts, self._state.active_pods
-        members = {mate.uid: mate for mate in counts.members(rule.group)}
+        members = {mate.uid: mate for mate in sorted(counts.members(rule.group), key=lambda mate: mate.key)}
         lonely = []
         against: dict[str, list[str]] = {}
         for key in holders:

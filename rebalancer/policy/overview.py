@@ -17,9 +17,11 @@ from rebalancer.domain.snapshot import Snapshot
 from rebalancer.domain.verdict import KINDS, Hotspot, Violation
 from rebalancer.policy.changes import Changes
 from rebalancer.policy.cluster_state import ClusterState, Step
+from rebalancer.policy.conflicts import Conflict
+from rebalancer.policy.conflicts import find as find_conflicts
 from rebalancer.policy.load import PolicyParams, hotspot, node_load, node_loads, overloaded, overloads
 from rebalancer.policy.rule_book import RuleBook
-from rebalancer.policy.rules import in_order, vm_violations
+from rebalancer.policy.rules import in_order, is_judged, vm_violations
 
 WORTH: Final = 0.2
 """The share of all objects that may change before a new start is quicker."""
@@ -34,7 +36,9 @@ class Overview:
     `state` and `book` are for everyone to read; who wants to change the state takes a copy. `loads` are all nodes',
     `over` those loads that are above `high`. `breaches` are the violations of each rule that has any, by its number,
     `misplaced` those of rules between a VM and its node, by the VM; of all kinds, and of VMs that are not judged, too.
-    `age` is the number of changes since it was made from nothing: what is given up on the way is kept until then.
+    `changes` are those since the overview that this one was made of, None for the first one; `age` is how many there
+    were since one was made from nothing: what is given up on the way is kept until then. `known_conflicts` are the
+    conflicts between rules where they are known already.
     """
 
     snapshot: Snapshot
@@ -45,7 +49,9 @@ class Overview:
     over: frozenset[tuple[str, str]]
     breaches: Mapping[int, tuple[Violation, ...]]
     misplaced: Mapping[str, tuple[Violation, ...]]
+    changes: Changes | None = None
     age: int = 0
+    known_conflicts: tuple[Conflict, ...] | None = None
 
     @classmethod
     def of(cls, snapshot: Snapshot, params: PolicyParams, state: ClusterState | None = None) -> Overview:
@@ -71,10 +77,10 @@ class Overview:
         age = self.age + len(changes)
         objects = len(snapshot.pods) + len(snapshot.vmis)
         if age > max(LASTING, objects) or len(changes) > max(LASTING, WORTH * objects):
-            return Overview.of(snapshot, self.params)
+            return self._again(snapshot, changes)
         step = self.state.advance(self.snapshot, snapshot, changes)
         if step is None:
-            return Overview.of(snapshot, self.params)
+            return self._again(snapshot, changes)
         book, touched = self.book.advance(self.snapshot, snapshot, step)
         breaches = {number: found for number, found in self.breaches.items() if number not in touched}
         for number in touched:
@@ -92,13 +98,28 @@ class Overview:
             over=over,
             breaches=breaches,
             misplaced=misplaced | vm_violations(step.state, snapshot, step.vms),
+            changes=changes,
             age=age,
+            known_conflicts=None if touched or _other_vms(step, changes) else self._conflicts_so_far(),
         )
+
+    def _again(self, snapshot: Snapshot, changes: Changes) -> Overview:
+        return replace(Overview.of(snapshot, self.params), changes=changes)
 
     @cached_property
     def real(self) -> ClusterState:
         """The state in which migrations in flight hold room on both sides."""
         return self.state.unsettled(self.snapshot)
+
+    @cached_property
+    def conflicts(self) -> tuple[Conflict, ...]:
+        """`conflicts.find`: worked out when somebody asks, and again only when rules or those under them change."""
+        known = self.known_conflicts
+        return find_conflicts(self.state, self.snapshot, self.book) if known is None else known
+
+    def _conflicts_so_far(self) -> tuple[Conflict, ...] | None:
+        found: tuple[Conflict, ...] | None = vars(self).get("conflicts", self.known_conflicts)
+        return found
 
     @cached_property
     def violations(self) -> tuple[Violation, ...]:
@@ -135,6 +156,17 @@ class Overview:
         over = {load for load in self.over if load[0] not in arrived}
         over.update(load for name in arrived for load in overloads(state, state.nodes[name], thresholds))
         return FrozenMap({**self.loads, **loads}) if loads else self.loads, frozenset(over)
+
+
+def _other_vms(step: Step, changes: Changes) -> bool:
+    """Whether there are other VMs than before, or any that ask for something else."""
+    for before, after in step.vms.values():
+        if before is None or after is None or before.spec.requests != after.spec.requests:
+            return True
+    vmis = (pair for pair in changes.vmis.values())
+    return any(
+        old is None or new is None or old.spec != new.spec or is_judged(old) != is_judged(new) for old, new in vmis
+    )
 
 
 def _nodes(step: Step, changes: Changes) -> Iterable[str]:

@@ -110,14 +110,18 @@ class PodCounts:
         self._own_labels: set[str] = set()
 
     def copy(self, pods: Mapping[str, Mapping[str, Pod]], table: NodeTable) -> PodCounts:
-        """Counts that are equal to these and follow `pods` from here on; `table`: the same nodes."""
+        """Counts that are equal to these and follow `pods` from here on.
+
+        `table`: the same nodes. Where it is another one, these counts never hear of what the copy will count.
+        """
         twin = PodCounts(table, self._namespaces, pods)
         self._token = object()  # what was ours is shared from now on
         self._own_labels = set()
         twin._tallies = dict(self._tallies)
-        twin._groups = self._groups
+        alone = table is not self._table
+        twin._groups = self._groups.copy() if alone else self._groups
         twin._terms = None if self._terms is None else dict(self._terms)
-        twin._term_directory = self._term_directory
+        twin._term_directory = self._term_directory.copy() if alone else self._term_directory
         twin._by_label = dict(self._by_label)
         return twin
 

@@ -23,12 +23,12 @@ from rebalancer.domain.plan import Move, Plan, Wave
 from rebalancer.domain.pod import Pod
 from rebalancer.domain.resources import CPU, Resources
 from rebalancer.domain.snapshot import Snapshot
-from rebalancer.domain.verdict import KINDS, Violation
-from rebalancer.policy.cluster_state import ClusterState
+from rebalancer.domain.verdict import Violation
 from rebalancer.policy.feasibility import rejection
 from rebalancer.policy.load import PolicyParams, judged, limit, overloaded
 from rebalancer.policy.movable import why_immovable
-from rebalancer.policy.rule_book import Rule, RuleBook
+from rebalancer.policy.overview import Overview
+from rebalancer.policy.rule_book import Rule
 from rebalancer.policy.rules import is_judged
 from rebalancer.policy.score import Load, Scale, Score
 from rebalancer.policy.target import target_guard, target_pod
@@ -47,7 +47,7 @@ def verify(  # noqa: PLR0913 - what a caller knows besides is told by name
     immovable: Mapping[str, str] | None = None,
     begun: bool = False,
     hot: Iterable[Load] = (),
-    state: ClusterState | None = None,
+    overview: Overview | None = None,
 ) -> tuple[str, ...]:
     """The promises that a plan breaks, a sentence each, naming move and node; empty for a good plan.
 
@@ -56,12 +56,12 @@ def verify(  # noqa: PLR0913 - what a caller knows besides is told by name
     VMs (by key) that must stay for reasons that the snapshot does not show, such as a cooldown. `begun`: the waves are
     the rest of a plan that has been carried out in part; they may not make anything worse, but need not gain alone.
     `hot` are the loads that it is to cure where waves alone are given: they may have come down below `high` by now.
-    `state` is the snapshot's, not settled, for callers that have it already; it stays as it is.
+    `overview` is the snapshot's, for callers that have it already; it stays as it is.
     """
     waves = plan.waves if isinstance(plan, Plan) else tuple(plan)
     if not waves:
         return ()
-    judge = _Judge(snapshot, params, immovable or {}, state or ClusterState.of(snapshot))
+    judge = _Judge(overview or Overview.of(snapshot, params), params, immovable or {})
     hot = {*overloaded(judge.settled, params.thresholds), *hot}
     if isinstance(plan, Plan):
         hot |= {(t.hotspot.node, t.hotspot.resource) for t in plan.triggers if t.hotspot is not None}
@@ -95,16 +95,13 @@ class _Judge:
     thresholds and rules want it. `hops` are the VMs that are on their way: key → node.
     """
 
-    def __init__(
-        self, snapshot: Snapshot, params: PolicyParams, immovable: Mapping[str, str], state: ClusterState
-    ) -> None:
-        self.snapshot = snapshot
+    def __init__(self, overview: Overview, params: PolicyParams, immovable: Mapping[str, str]) -> None:
+        self.snapshot = overview.snapshot
         self.params = params
         self.immovable = immovable
-        self.real = state.copy()
-        lone = not state.in_flight and all(len(pods) <= 1 for pods in state.launchers.values())
-        self.settled = state.copy() if lone else ClusterState.of(snapshot, settled=True)
-        self.book = RuleBook(self.settled, snapshot, KINDS)
+        self.settled = overview.state.detached()
+        self.real = self.settled.unsettled(self.snapshot)
+        self.book = overview.book
         self.hops: dict[str, str] = {}
         self._arrived: set[str] = set()
         self._at_first: dict[str, Resources] = {}

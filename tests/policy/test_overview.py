@@ -12,6 +12,7 @@ from policy.living import Story, World, stories
 from rebalancer.domain.cluster import KubeVirt
 from rebalancer.domain.snapshot import Snapshot
 from rebalancer.policy.cluster_state import ClusterState
+from rebalancer.policy.conflicts import find as find_conflicts
 from rebalancer.policy.feasibility import feasible_nodes
 from rebalancer.policy.load import PolicyParams, Thresholds, state_of
 from rebalancer.policy.movable import why_immovable
@@ -59,6 +60,7 @@ def same(followed: Overview, snapshot: Snapshot) -> None:
     assert followed.told() == fresh.told() == state_of(state, snapshot, PARAMS)
     assert followed.violations == violations(state, snapshot)
     assert followed.over == fresh.over
+    assert followed.conflicts == find_conflicts(state, snapshot)
     assert judged(followed.state.copy(), snapshot) == judged(state, snapshot)
     real = ClusterState.of(snapshot)
     assert list(followed.real.active_pods.items()) == list(real.active_pods.items())

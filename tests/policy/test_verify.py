@@ -32,6 +32,7 @@ from rebalancer.domain.snapshot import Snapshot
 from rebalancer.domain.verdict import Hotspot, Trigger
 from rebalancer.policy.cluster_state import ClusterState
 from rebalancer.policy.load import PolicyParams, Thresholds, overloaded
+from rebalancer.policy.overview import Overview
 from rebalancer.policy.verify import verify
 
 DB = {"app": "db"}
@@ -304,12 +305,12 @@ def test_migrations_in_flight_hold_room_on_both_sides() -> None:
     assert problems == ("wave 1: default/a from n1 to n2 is refused by NodeResourcesFit: Insufficient cpu",)
 
 
-def test_a_state_that_is_lent_stays_as_it_is() -> None:
+def test_an_overview_that_is_lent_stays_as_it_is() -> None:
     snapshot = cluster(*HOT, node("n2", cpu=10))
-    state = ClusterState.of(snapshot)
-    assert verify(snapshot, [wave(move("a", "n1", "n2"))], PARAMS, state=state) == ()
-    assert state.active_pods["default/a"].node == "n1"
-    assert state.requested("n2").cpu_milli == 0
+    overview = Overview.of(snapshot, PARAMS)
+    assert verify(snapshot, [wave(move("a", "n1", "n2"))], PARAMS, overview=overview) == ()
+    assert overview.state.active_pods["default/a"].node == "n1"
+    assert overview.state.requested("n2").cpu_milli == 0
 
 
 @st.composite
