@@ -209,13 +209,11 @@ class _Clinic:
         leaving = tuple(item for item in items if item in self.forced or item == also)
         free = [item for item in items if item not in leaving]
         groups = self.groups.get(node, [])
-        need = (
-            _excess(self.start, node)
-            - self.spared[node]
-            - problem.resting[list(leaving), : problem.counted].sum(axis=0)
-        )
+        need = _excess(self.start, node) - problem.resting[list(leaving), : problem.counted].sum(axis=0)
         most = problem.resting[free, : problem.counted].sum(axis=0)
-        short = [int(r) for r in np.flatnonzero(np.minimum(need, most) > 0)]
+        # What is spared is spared of what can be cured at all: that is what floors count, and are missed by.
+        wanted = np.minimum(need, most) - self.spared[node]
+        short = [int(r) for r in np.flatnonzero(wanted > 0)]
         quotas = [group.quota - len(set(group.members) & set(leaving)) for group in groups]
         candidates = [
             Candidate(
@@ -226,7 +224,7 @@ class _Clinic:
             )
             for item in free
         ]
-        amounts = [int(min(need[r], most[r])) for r in short]
+        amounts = [int(wanted[r]) for r in short]
         found = sheds(candidates, amounts, quotas, keep=self.keep)
         if not all(group.certain for group in groups):
             sure = sheds(candidates, amounts, [q * g.certain for q, g in zip(quotas, groups, strict=True)], keep=1)

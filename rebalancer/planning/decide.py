@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 
@@ -148,7 +149,7 @@ class _Planner:
             for item in ordered.stuck
         ]
         waves = self._waves(built, ordered, solution)
-        kept, problems = self._verified(waves)
+        kept, problems = self._verified(waves, complete=not ordered.stuck)
         settled = self._settled(kept)
         score = self.scale.score(settled, [move for wave in kept for move in wave.moves])
         whole = kept == waves and not ordered.stuck
@@ -177,17 +178,23 @@ class _Planner:
             hop=step.hop,
         )
 
-    def _verified(self, waves: tuple[Wave, ...]) -> tuple[tuple[Wave, ...], list[str]]:
-        """The longest part of the plan, from its start, of which the judge approves: nothing else is ever issued."""
+    def _verified(self, waves: tuple[Wave, ...], *, complete: bool) -> tuple[tuple[Wave, ...], list[str]]:
+        """A part of the plan, from its start, of which the judge approves: nothing else is ever issued.
+
+        What is left of a plan that is not complete need not gain anything; a wave that breaks a promise is a bug.
+        """
         picture, warnings = self.picture, list[str]()
-        for count in range(len(waves), 0, -1):
-            part = waves[:count]
-            draft = self._draft(part)
+        count = len(waves)
+        while count:
+            draft = self._draft(waves[:count])
             problems = verify(picture.snapshot, draft, picture.params, immovable=self.held, overview=picture.overview)
             if not problems:
-                return part, warnings
-            warnings += [f"the plan is cut short before its wave {count}: {problem}" for problem in problems[:3]]
-        return (), warnings
+                break
+            broken = re.match(r"wave (\d+):", problems[0])
+            if broken or complete:
+                warnings += [f"the plan is cut short before its wave {count}: {problem}" for problem in problems[:3]]
+            count = int(broken[1]) - 1 if broken else count - 1 - count // 8
+        return waves[:count], warnings
 
     def _draft(self, waves: tuple[Wave, ...]) -> Plan:
         return Plan(
@@ -256,7 +263,10 @@ class _Planner:
 
 
 def _otherwise(built: Built, attempt: _Attempt, *, stay: bool) -> Built:
-    """The problem in which those who found no way to where they were to go may not go there, or must stay."""
+    """The problem in which those who found no way to where they were to go may not go there, or must stay.
+
+    Where some of them could go elsewhere, the others may still go where nobody else waits for them.
+    """
     problem = built.problem
     done = {move.vmi for wave in attempt.waves for move in wave.moves}
     at = attempt.solution.at
@@ -265,7 +275,10 @@ def _otherwise(built: Built, attempt: _Attempt, *, stay: bool) -> Built:
     movable[failed] &= not stay
     rows = problem.allowed[klass[failed]].copy()
     rows[np.arange(len(failed)), at[failed]] = False
-    klass[failed] = len(problem.allowed) + np.arange(len(failed))
+    rows[np.arange(len(failed)), problem.home[failed]] = False
+    flexible = rows.any(axis=1) | (not rows.any())
+    rows, others = rows[flexible], np.array(failed, dtype=np.int64)[flexible]
+    klass[others] = len(problem.allowed) + np.arange(len(others))
     allowed = np.concatenate([problem.allowed, rows])
     return replace(built, problem=replace(problem, movable=movable, klass=klass, allowed=allowed))
 

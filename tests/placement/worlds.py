@@ -255,7 +255,11 @@ class Judge:
 
     def best(self, *, strict: bool) -> Stages:
         """The best stages of all placements."""
-        return min(self.stages(at) for at in self._all() if self.allows(at, strict=strict))
+        return min(self.stages(at) for at in self.placements(strict=strict))
+
+    def placements(self, *, strict: bool) -> Iterator[tuple[int, ...]]:
+        """All placements that are allowed."""
+        return (at for at in self._all() if self.allows(at, strict=strict))
 
     def _all(self) -> Iterator[tuple[int, ...]]:
         problem = self.problem

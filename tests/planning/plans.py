@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from rebalancer.domain.plan import Plan
 from rebalancer.domain.snapshot import Snapshot
@@ -21,11 +22,14 @@ def planned(
     policy: PolicyParams = AT_ONCE,
     *,
     immovable: Mapping[str, str] | None = None,
-    seconds: float = 10.0,
+    **fields: Any,
 ) -> Plan:
-    """The plan of a snapshot for all of its triggers, which has passed the judge and whose values are the judge's."""
+    """The plan of a snapshot for all of its triggers, which has passed the judge and whose values are the judge's.
+
+    `fields` are further ones of PlanningParams.
+    """
     triggers, _ = find(snapshot, policy, TriggerMemory(), snapshot.taken)
-    params = PlanningParams(policy=policy, seconds=seconds)
+    params = PlanningParams(policy=policy, **fields)
     plan = decide(snapshot, triggers, params, now=snapshot.taken, immovable=immovable)
     assert verify(snapshot, plan, policy, immovable=immovable) == ()
     assert not [warning for warning in plan.warnings if "judge" in warning or "cut short" in warning], plan.warnings

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from builders import HOSTNAME, cluster, launcher, node, term, vmi
+from builders import cluster, launcher, node, term, vmi
 from planning.plans import moves, planned
 
+from rebalancer.domain.node import HOSTNAME
 from rebalancer.domain.pod import Affinity
 
 
