@@ -160,7 +160,9 @@ class Assignment:
         tolerated = np.where(rule.fixed_holders > 0, excess, np.iinfo(np.int64).max // 4)
         domains = rule.domain[self.at[rule.holders]]
         others = (rule.holders != item) & (domains != NOWHERE)
-        np.minimum.at(tolerated, domains[others], first[others])
+        # Who is not counted where it is, adds itself to the count that it is judged by.
+        uncounted = rule.own & ~rule.counted[self.at[rule.holders]]
+        np.minimum.at(tolerated, domains[others], (first - uncounted)[others])
         return tolerated, int(first[rule.holders == item].sum())
 
 

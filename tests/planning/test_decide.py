@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import random
 
-import pytest
 from builders import ZONE, cluster, node, node_term, spread, vmi
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from planning.plans import AT_ONCE, moves, planned
 
@@ -19,39 +18,6 @@ from rebalancer.policy.load import PolicyParams, Thresholds
 from rebalancer.policy.triggers import TriggerMemory, find
 
 DB = {"app": "db"}
-
-
-@pytest.mark.parametrize(
-    "snapshot",
-    [
-        pytest.param(cluster(), id="nothing"),
-        pytest.param(cluster(node("n1")), id="no VM"),
-        pytest.param(cluster(node("n1", cpu=10), vmi("a", on="n1", cpu=9)), id="one node"),
-        pytest.param(
-            cluster(node("n1", cpu=10), node("n2", cpu=10, cordoned=True), vmi("a", on="n1", cpu=9)), id="no receiver"
-        ),
-        pytest.param(
-            cluster(node("n1", cpu=10), node("n2", cpu=10), vmi("a", on="n1", cpu=9), vmi("b", on="n2", cpu=9)),
-            id="all nodes hot",
-        ),
-        pytest.param(
-            cluster(node("n1", cpu=0, memory=0, pods=0), node("n2", cpu=10), vmi("a", on="n2", cpu=9)),
-            id="a capacity of 0",
-        ),
-        pytest.param(
-            cluster(node("n1", cpu=0, memory=0, pods=0), node("n2"), vmi("a", on="n1", cpu=9)), id="a VM on nothing"
-        ),
-    ],
-)
-def test_where_nothing_can_be_done_nothing_is(snapshot: Snapshot) -> None:
-    plan = planned(snapshot)
-    assert plan.is_noop()
-    assert len(plan.left) == len(plan.triggers)
-
-
-def test_without_time_there_is_a_first_plan() -> None:
-    snapshot = cluster(node("n1", cpu=10), node("n2", cpu=10), vmi("a", on="n1", cpu=5), vmi("b", on="n1", cpu=4))
-    assert moves(planned(snapshot, seconds=0)) == ["b n1>n2"]
 
 
 def test_a_cancelled_search_ends_with_its_first_plan() -> None:
@@ -148,6 +114,8 @@ def random_cluster(seed: int) -> Snapshot:
 
 
 @given(st.integers(0, 2**32))
+@example(4980)
+@example(4471431)
 @settings(max_examples=200)
 def test_every_plan_passes_the_judge_and_has_the_judges_values(seed: int) -> None:
     plan = planned(random_cluster(seed))
