@@ -32,7 +32,16 @@
     kept.slice(come.length).forEach((child) => child.remove());
   }
 
-  async function refresh() {
+  function lay(fresh) {
+    for (const part of document.querySelectorAll("[data-part]")) {
+      const other = fresh.querySelector(`[data-part="${part.dataset.part}"]`);
+      if (other) morph(part, document.importNode(other, true));
+    }
+    localise();
+  }
+
+  /** Looks again; the first time the page itself has just been made, and only the map's data is missing. */
+  async function refresh({ page = true } = {}) {
     if (busy) {
       wanted = true;
       return;
@@ -40,13 +49,9 @@
     busy = true;
     const began = performance.now();
     try {
-      const [answer, cluster, plan] = await Promise.all([fetch("/", { headers: { Accept: "text/html" } }), get("cluster"), get("plan")]);
-      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-      for (const part of document.querySelectorAll("[data-part]")) {
-        const other = fresh.querySelector(`[data-part="${part.dataset.part}"]`);
-        if (other) morph(part, document.importNode(other, true));
-      }
-      localise();
+      const answer = page ? fetch("/", { headers: { Accept: "text/html" } }) : null;
+      const [html, cluster, plan] = await Promise.all([answer?.then((found) => found.text()), get("cluster"), get("plan")]);
+      if (html) lay(new DOMParser().parseFromString(html, "text/html"));
       map.show(cluster, plan);
     } catch {
       // The stream notices by itself that nobody answers, and asks for a new look once somebody does.
@@ -64,6 +69,7 @@
   function follow() {
     const stream = new EventSource("/api/v1/stream");
     let said = "";
+    let seen = live.dataset.report;
     stream.addEventListener("report", (event) => {
       const told = JSON.parse(event.data);
       if (told.time) hear(told.time);
@@ -72,7 +78,8 @@
       localise(live);
       if (told.sentence.text !== said && said) announce.textContent = told.sentence.text;
       said = told.sentence.text;
-      refresh();
+      if (`${told.cycle} ${told.time}` !== seen) refresh();
+      seen = "";
     });
     stream.addEventListener("error", () => {
       live.dataset.state = "lost";
@@ -87,6 +94,7 @@
     map.show(documents.cluster, documents.plan);
   } else {
     follow();
+    refresh({ page: false });
     setInterval(() => localise(), 1000);
   }
 })();
