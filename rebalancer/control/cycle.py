@@ -23,7 +23,7 @@ from rebalancer.control.progress import Decision, Progress, Step
 from rebalancer.control.recall import endings, learn
 from rebalancer.control.starting import Starter, StartingParams, api_now, said, wall
 from rebalancer.control.switch import Switch
-from rebalancer.control.view import View, identities, look, material, shunning
+from rebalancer.control.view import View, decided, identities, look
 from rebalancer.domain.frozen import FrozenMap
 from rebalancer.domain.plan import Move, Plan
 from rebalancer.domain.report import Outcome, Report, Sentence
@@ -123,8 +123,9 @@ class Cycle:
         return self._report(step, begun)
 
     def failed(self, error: BaseException) -> Report:
-        """The report of a cycle that raised. The plan is dropped: what raised may have been about it."""
-        self._progress = self._decision = None
+        """The report of a cycle that raised. What raised may have been about the plan, or about what is known of the
+        cluster: both are given up."""
+        self._progress = self._decision = self._view.overview = None
         self.more = False
         return self._report(Step(sentence=words.failed(error)), self._ports.clock.monotonic())
 
@@ -225,8 +226,8 @@ class Cycle:
         """Judges the cluster; not again while nothing has changed and no hold time runs."""
         view, snapshot = self._view, self._flights.overlay(watched)
         if snapshot is not view.snapshot or view.soon_hot():
-            work = partial(look, snapshot, self._policy, view.memory, self._ports.clock.monotonic())
-            view.state, view.triggers, view.memory = await self._ports.offload(work)
+            now = self._ports.clock.monotonic()
+            view.take(await self._ports.offload(partial(look, view.overview, snapshot, self._policy, view.memory, now)))
         view.watched, view.snapshot = watched, snapshot
         view.resting = budget.resting(snapshot, self._params.limits, api_now(self._ports.clock), self._flights.starts())
 
@@ -277,13 +278,13 @@ class Cycle:
         """A plan for what the view shows: the last one, if it was made for the same."""
         view, immovable = self._view, self._immovable()
         shunned = frozenset(self._backoff.nodes())
-        seen = await self._ports.offload(partial(material, view.snapshot))
-        basis = (seen, frozenset(immovable), shunned, identities(view.triggers))
+        basis = (view.version, frozenset(immovable), shunned, identities(view.triggers))
         if self._decision is None or self._decision.basis != basis:
             work = partial(
+                decided,
                 self._ports.decide,
-                shunning(view.snapshot, shunned),
-                view.triggers,
+                view,
+                shunned,
                 self._params.planning,
                 now=self._ports.clock.now(),
                 immovable=immovable,
@@ -344,7 +345,8 @@ class Cycle:
         # Who stops over rests before it moves on, and the plan with it: the budget holds it, and does not end the plan.
         immovable = {vmi: why for vmi, why in self._immovable().items() if vmi not in stopping_over}
         rest, hot = progress.remaining(waiting), progress.hot
-        work = partial(verify, snapshot, rest, self._policy, immovable=immovable, hot=hot)
+        known = self._view.overview
+        work = partial(verify, snapshot, rest, self._policy, immovable=immovable, hot=hot, overview=known)
         if problems := await self._ports.offload(work):
             return self._drop(problems[0])
         begun = await self._starter.begin(waiting, progress.plan.id, snapshot, self._flights, self._backoff)
