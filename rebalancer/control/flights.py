@@ -32,9 +32,9 @@ WITHDRAWN = "Withdrawn"
 REFUSED = "Refused"
 LOST = "Lost"
 
-UNENDED_SECONDS = 600.0
-"""So long after we have deleted it a migration that has not ended holds up nothing else any more. KubeVirt's own limits
-have passed by then; what is left waits for a node that is gone. It still counts in every budget."""
+UNENDED_SECONDS = 450.0
+"""So long after we have deleted it a migration that has not ended holds up nothing else any more. A target launcher
+gives up after 360 s; what is left then waits for a node that is gone. It still counts in every budget."""
 ARRIVAL_SECONDS = 120.0
 """How long the watches, or the end of the pod left behind, may lag behind a VMI that has landed."""
 REMEMBERED = 1000

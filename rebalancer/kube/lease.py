@@ -129,8 +129,9 @@ class Elector:
 
     @property
     def holder(self) -> str:
-        """Who leads as far as we know, "" for nobody."""
-        return (self._seen.spec.holder or "") if self._seen else ""
+        """Who leads as far as we know, "" for nobody: we ourselves only as long as it is certain."""
+        holder = (self._seen.spec.holder or "") if self._seen else ""
+        return "" if holder == self._params.identity and self.fence() <= 0.0 else holder
 
     def fence(self) -> float:
         """Seconds for which we certainly lead still; 0.0 when we do not."""

@@ -8,8 +8,8 @@ from rebalancer.domain.report import Report
 from rebalancer.present.words import moment
 
 LOUD = ("Broken", "Stuck", "Failed", "Unfit")
-QUIET = ("Balanced", "Standby", "Running", "Held", "Paused", "Unfit", "Unsettled")
-"""States that last: said once when they begin, and again only when their words change."""
+QUIET = ("Balanced", "Running", "Held", "Paused", "Unfit", "Unsettled")
+"""States that last: said once when they begin, whatever numbers change in their words."""
 
 
 def lines(report: Report, before: Report | None, *, as_json: bool = False) -> tuple[str, ...]:
