@@ -11,20 +11,19 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from fractions import Fraction
 
+from rebalancer.sim.check_conduct import MIGRATIONS, VMIS, Conduct, is_ours, vmi_of
 from rebalancer.sim.check_picture import Known, Picture, broken_rules, loads, take
 from rebalancer.sim.check_reading import Obj, amount, full_name, labels, need
 from rebalancer.sim.faults import Entry
 from rebalancer.sim.store import ADDED, DELETED, Change, Store
 
-MANAGED_BY, MANAGER = "app.kubernetes.io/managed-by", "kubevirt-rebalancer"
 HOSTNAME = "kubernetes.io/hostname"
 JOB = "kubevirt.io/migrationJobUID"
-VMIS, MIGRATIONS = "virtualmachineinstances", "virtualmachineinstancemigrations"
 ENDED = ("Succeeded", "Failed")
 OURS = "kubevirt-rebalancer/"
 """How our user agent begins."""
 BLINK_SECONDS = 5.0
-"""What others did to a node within this time before we acted we cannot have known."""
+"""Others' doings reach us within this time, as long as nothing is wrong with the network."""
 HOUR, DAY = 3600.0, 86400.0
 
 
@@ -34,6 +33,9 @@ class Bounds:
 
     `high` are thresholds; the node annotations kubevirt-rebalancer.io/<resource>-high override them.
     `identities` maps the API user of each replica to its name in the lease; empty = one replica named `identity`.
+    `cooldown_seconds`: how long a VM rests at least, 0 for not at all. A migration may take `deadline_seconds`, and
+    more by its VM's memory. `blink_seconds`: what others did within this time before we acted we cannot have known,
+    and what they want of us we cannot do sooner.
     """
 
     high: Mapping[str, float] = field(default_factory=lambda: {"cpu": 80.0})
@@ -42,6 +44,10 @@ class Bounds:
     per_target: int = 1
     per_hour: int = 30
     per_vm_day: int = 4
+    cooldown_seconds: float = 0.0
+    deadline_seconds: float = float("inf")
+    deadline_seconds_per_gib: float = 0.0
+    blink_seconds: float = BLINK_SECONDS
     dry_run: bool = False
     identity: str = "kubevirt-rebalancer"
     identities: Mapping[str, str] = field(default_factory=dict)
@@ -82,11 +88,14 @@ class Checkers:
         self._bounds = bounds
         self.broken: list[Broken] = []
         self._wave: _Wave | None = None
-        self._created: list[tuple[float, str]] = []
+        self._created: list[tuple[float, str, bool]] = []
         self._touched: dict[str, float] = {}
         self._landings: dict[str, list[tuple[float, str, str]]] = {}
         self._posted: dict[str, float] = {}
         self._known: Known = {}
+        self._conduct = Conduct(store, bounds, self._say)
+        for vmi in store.items(VMIS):
+            self._conduct.meet(vmi)
         self._open: dict[tuple[str, str], Obj] = {
             (item["metadata"]["namespace"], item["metadata"]["name"]): item
             for item in store.items(MIGRATIONS)
@@ -110,6 +119,7 @@ class Checkers:
 
     def change(self, change: Change) -> None:
         """The cluster has changed."""
+        self._conduct.change(change)
         if change.resource == MIGRATIONS:
             if change.type == DELETED or (change.object.get("status") or {}).get("phase") in ENDED:
                 self._open.pop((change.namespace, change.name), None)
@@ -136,19 +146,18 @@ class Checkers:
 
     # Looking
 
-    @staticmethod
-    def _is_ours(migration: Obj) -> bool:
-        return labels(migration).get(MANAGED_BY) == MANAGER
-
     def _unfinished(self, *, ours: bool = False) -> list[Obj]:
-        return [self._open[key] for key in sorted(self._open) if self._is_ours(self._open[key]) or not ours]
+        return [self._open[key] for key in sorted(self._open) if is_ours(self._open[key]) or not ours]
 
     def _vmi(self, migration: Obj) -> Obj | None:
         return self._store.find(VMIS, migration["metadata"]["namespace"], migration["spec"].get("vmiName", ""))
 
     def _source(self, migration: Obj) -> str:
-        vmi = self._vmi(migration)
-        return str((vmi.get("status") or {}).get("nodeName", "")) if vmi is not None else ""
+        """Where a migration comes from: once it is on its way the VM knows, before that it is where the VM runs."""
+        status = (self._vmi(migration) or {}).get("status") or {}
+        state = status.get("migrationState") or {}
+        under_way = state.get("migrationUid") == migration["metadata"]["uid"]
+        return str((state.get("sourceNode") if under_way else "") or status.get("nodeName", ""))
 
     def _target(self, migration: Obj) -> str:
         """Where a migration goes: by its selector, else by the node that its target pod is bound to."""
@@ -179,40 +188,39 @@ class Checkers:
             )
 
     def _created_migration(self, item: Obj) -> None:
-        vmi, ours = f"{item['metadata']['namespace']}/{item['spec'].get('vmiName')}", self._is_ours(item)
+        vmi, ours = vmi_of(item), is_ours(item)
         now = self._store.now()
         # By the time that the API shows, in whole seconds: nobody can keep to a finer one.
         moment = datetime.fromisoformat(item["metadata"]["creationTimestamp"]).timestamp()
-        self._created.append((moment, vmi))
+        self._created.append((moment, vmi, ours))
         self._created = [entry for entry in self._created if now - entry[0] < DAY]
         if not ours:
             return
         self._posted[item["metadata"]["uid"]] = now
         about = full_name(item)
         unfinished = self._unfinished()
-        same = [other for other in unfinished if self._vmi_name(other) == vmi and other is not item]
-        if any(self._is_ours(other) for other in same):
+        same = [other for other in unfinished if vmi_of(other) == vmi and other is not item]
+        if any(is_ours(other) for other in same):
             self._say(7, about, f"a second unfinished migration of ours for {vmi}")
         self._check_rates(about, vmi, item, unfinished)
         self._check_yield(about, vmi, same)
+        self._conduct.created(item, self._target(item))
         if self._wave is None:
             self._wave = _Wave(picture=take(self._store.items, self._known), began=now)
-
-    @staticmethod
-    def _vmi_name(migration: Obj) -> str:
-        return f"{migration['metadata']['namespace']}/{migration['spec'].get('vmiName')}"
 
     # Promise 6: rates
 
     def _check_rates(self, about: str, vmi: str, item: Obj, unfinished: list[Obj]) -> None:
         bounds, now = self._bounds, self._store.now()
         source, target = self._source(item), self._target(item)
+        unfinished = [other for other in unfinished if is_ours(other) or self._could_know(other)]
+        created = [(moment, who) for moment, who, ours in self._created if ours or now - moment > bounds.blink_seconds]
         for name, found, limit in (
             ("in the cluster", len(unfinished), bounds.per_cluster),
             (f"off {source}", sum(self._source(other) == source for other in unfinished), bounds.per_source),
             (f"onto {target}", sum(self._target(other) == target for other in unfinished), bounds.per_target),
-            ("within an hour", sum(now - moment < HOUR for moment, _ in self._created), bounds.per_hour),
-            (f"of {vmi} within a day", sum(who == vmi for _, who in self._created), bounds.per_vm_day),
+            ("within an hour", sum(now - moment < HOUR for moment, _ in created), bounds.per_hour),
+            (f"of {vmi} within a day", sum(who == vmi for _, who in created), bounds.per_vm_day),
         ):
             if found > limit:
                 self._say(6, about, f"migration {found} {name}, {limit} are allowed")
@@ -220,15 +228,13 @@ class Checkers:
     # Promise 9: others first
 
     def _check_yield(self, about: str, vmi: str, same: list[Obj]) -> None:
-        now = self._store.now()
-        foreign = [
-            other
-            for other in same
-            if not self._is_ours(other)
-            and now - datetime.fromisoformat(other["metadata"]["creationTimestamp"]).timestamp() > BLINK_SECONDS
-        ]
+        foreign = [other for other in same if not is_ours(other) and self._could_know(other)]
         if foreign:
             self._say(9, about, f"{vmi} is being migrated by {full_name(foreign[0])} already")
+
+    def _could_know(self, migration: Obj) -> bool:
+        made = datetime.fromisoformat(migration["metadata"]["creationTimestamp"]).timestamp()
+        return self._store.now() - made > self._bounds.blink_seconds
 
     # Promises 1 and 2: never worse, and room for both halves
 
@@ -256,7 +262,7 @@ class Checkers:
 
         text = refusal(pod)
         recently = max(self._touched.values(), default=0.0)
-        if text and not refusal(change.previous) and recently < posted - BLINK_SECONDS:
+        if text and not refusal(change.previous) and recently < posted - self._bounds.blink_seconds:
             self._say(2, full_name(pod), f"a target of ours finds no node: {text}")
 
     def _landed(self, vmi: Obj, source: str, target: str) -> None:

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from rebalancer.sim.check_conduct import MANAGED_BY, MANAGER
 from rebalancer.sim.check_picture import broken_rules, loads, take
 from rebalancer.sim.check_reading import amount
-from rebalancer.sim.checkers import MANAGED_BY, MANAGER, Bounds, Broken
+from rebalancer.sim.checkers import Bounds, Broken
 from rebalancer.sim.objects import TERMINAL, key_of, labels_of, phase, status
 from rebalancer.sim.resources import MIGRATIONS, VMIS
 from rebalancer.sim.store import ADDED, MODIFIED, Change, Store

@@ -15,7 +15,7 @@ from rebalancer.policy.cluster_state import ClusterState
 from rebalancer.policy.rules import violations
 from rebalancer.sim.check_picture import broken_rules, loads, take
 from rebalancer.sim.check_reading import amount, need, selects, tolerated, wants_node
-from rebalancer.sim.checkers import Bounds, Broken, Checkers
+from rebalancer.sim.checkers import BLINK_SECONDS, Bounds, Broken, Checkers
 from rebalancer.sim.objects import Obj
 from rebalancer.sim.scenarios import RECORDING
 from rebalancer.sim.world import World, read_list
@@ -163,7 +163,9 @@ def test_back_and_forth_within_a_day() -> None:
 )
 def test_rates(bounds: Bounds, text: str) -> None:
     async def act(world: World, client: Client) -> None:
-        await post(client, vmim("x-0", to="w-02"), ours("x-1", "w-01"), ours("x-2", "w-01"))
+        await post(client, vmim("x-0", to="w-02"))
+        await asyncio.sleep(BLINK_SECONDS + 1.0)
+        await post(client, ours("x-1", "w-01"), ours("x-2", "w-01"))
 
     (broken,) = checked(act, [*small(), *crowd("w-00", 3)], bounds)
     assert (broken.promise, broken.text) == (6, text)
