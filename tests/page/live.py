@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -61,6 +62,14 @@ class Living:
 
         self.loop.call_soon_threadsafe(do)
         assert ended.wait(SECONDS)
+
+    def until(self, reached: Callable[[Report], bool]) -> None:
+        """Waits until the last report is so."""
+        for _ in range(int(SECONDS / 0.05)):
+            if reached(self.reports[-1]):
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"it has not come to that: {self.reports[-1].sentence.text}")
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         """The same for a coroutine."""
