@@ -14,7 +14,8 @@ from rebalancer.domain.plan import Bound, Move, Plan, Solver, Stage, State, Wave
 from rebalancer.domain.snapshot import Snapshot
 from rebalancer.domain.verdict import Trigger
 from rebalancer.placement.index import Index
-from rebalancer.placement.objective import Values
+from rebalancer.placement.objective import STAGES, Values
+from rebalancer.placement.problem import Problem
 from rebalancer.placement.relaxed import cost_bound
 from rebalancer.placement.solve import FEASIBLE, OPTIMAL, UNCHANGED, Solution, StageValue, solve
 from rebalancer.placement.stop import Stop
@@ -98,47 +99,50 @@ class _Planner:
         small = len(active) <= WHOLE
         chosen = frozenset(active) if small else neighbourhood(self.picture)
         built = build(self.picture, chosen)
-        attempt = self._attempt(built)
-        if not small and attempt.solution.gap > GOOD and not self.stop:
+        ideal = solve(built.problem, self.stop, self.params.seed)
+        if not small and ideal.gap > GOOD and not self.stop:
             roomier = build(self.picture, wider(self.picture, built, chosen))
-            second = self._attempt(roomier)
-            if second.score < attempt.score:
-                built, attempt = roomier, second
-        best = first = attempt
-        whole = built
+            second = solve(roomier.problem, self.stop, self.params.seed)
+            if _gained(second) < _gained(ideal):
+                built, ideal = roomier, second
+        best = first = attempt = self._attempt(built, ideal)
+        problem = built.problem
         for retry in range(RETRIES):
             if attempt.whole or self.stop:
                 break
             built = _otherwise(built, attempt, stay=retry == RETRIES - 1)
-            attempt = self._attempt(built)
+            attempt = self._attempt(built, solve(built.problem, self.stop, self.params.seed))
             best = min(best, attempt, key=lambda one: one.score)
-        if best is first and first.whole:
-            bound, status = _bound(first.solution, best.waves), first.solution.status
-            if status == OPTIMAL and not bound.proven:  # hops cost what placements do not
-                status = FEASIBLE
-            return self._finished(best, bound, status, first.solution.stages)
-        return self._repaired(best, first.solution, whole)
+        certain = best is first and first.whole
+        if certain and (ideal.gap <= GOOD or not small):
+            bound = _bound(ideal, best.waves)
+            # Hops cost what placements do not.
+            status = FEASIBLE if ideal.status == OPTIMAL and not bound.proven else ideal.status
+            return self._finished(best, bound, status, ideal.stages)
+        return self._bounded(best, ideal, problem, FEASIBLE if certain else REPAIRED)
 
-    def _repaired(self, best: _Attempt, ideal: Solution, built: Built) -> Plan:
-        """A plan in the place of the ideal one, to which no order of moves leads; what bounds placements bounds it."""
+    def _bounded(self, best: _Attempt, ideal: Solution, problem: Problem, status: str) -> Plan:
+        """A plan with the bound of all placements that cure as much, where the search has none that is worth much.
+
+        So it is where no order of moves leads to the ideal placement, which cures more than the plan does.
+        """
         constant = sum(violation.degree for violation in self.before.violations) - ideal.first.violations
         reached = Values(**{**asdict(best.score), "violations": best.score.violations - constant})
-        cost = cost_bound(built.problem, reached, self.stop, self.params.seed)
+        cost = cost_bound(problem, reached, self.stop, self.params.seed)
         if _cures(reached) <= _cures(ideal.values):
             cost = max(cost, ideal.cost_bound)
         cost = min(cost, reached.cost)
-        dearest = int(built.problem.cost[built.problem.movable].max(initial=1))
+        dearest = int(problem.cost[problem.movable].max(initial=1))
         bound = Bound(moves=-(-cost // dearest), cost=cost, gap=_gap(reached.cost, cost), proven=cost == reached.cost)
         stages = tuple(
             replace(stage, value=getattr(reached, stage.name), bound=cost if stage.name == "cost" else stage.bound)
             for stage in ideal.stages
         )
         optimal = bound.proven and all(stage.value <= stage.bound for stage in stages[: len(_cures(reached))])
-        return self._finished(best, bound, OPTIMAL if optimal else REPAIRED, stages)
+        return self._finished(best, bound, OPTIMAL if optimal else status, stages)
 
-    def _attempt(self, built: Built) -> _Attempt:
-        """Solve, bring into order, and keep what the judge approves of."""
-        solution = solve(built.problem, self.stop, self.params.seed)
+    def _attempt(self, built: Built, solution: Solution) -> _Attempt:
+        """Bring a solution into order, and keep what the judge approves of."""
         index = Index(built.problem)
         at = shorter(index, Trips(self.picture, built, self.params), solution.at)
         solution = replace(solution, at=at)
@@ -292,6 +296,11 @@ def _bound(solution: Solution, waves: tuple[Wave, ...]) -> Bound:
         gap=_gap(cost, solution.cost_bound),
         proven=solution.proven and cost == solution.values.cost,
     )
+
+
+def _gained(solution: Solution) -> tuple[int, ...]:
+    """What a solution changes, stage by stage: comparable between problems that differ in their items alone."""
+    return tuple(getattr(solution.values, stage) - getattr(solution.first, stage) for stage in STAGES)
 
 
 def _cures(reached: Values) -> tuple[int, int, int]:
