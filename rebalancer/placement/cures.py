@@ -20,12 +20,16 @@ from rebalancer.placement.thinning import Thinning, thinnings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cure:
-    """One node's cures: `forced` items leave in all of them; `sheds` are the ways to choose the others."""
+    """One node's cures: `forced` items leave in all of them; `sheds` are the ways to choose the others.
+
+    `thinnings` are the groups of which so many leave in all of them.
+    """
 
     node: int
     forced: tuple[int, ...]
     forced_cost: int
     sheds: Sheds
+    thinnings: tuple[Thinning, ...] = ()
 
     @property
     def bound(self) -> int:
@@ -50,13 +54,15 @@ class Surcharge:
 class Diagnosis:
     """`floors` are violations and overload above high and low that no plan can undercut.
 
-    `moves` and `cost` bound every plan that comes down to the floors.
+    `moves` and `cost` bound every plan that comes down to the floors. `wide` are the items of each broken rule that no
+    node cures by itself.
     """
 
     cures: tuple[Cure, ...]
     floors: tuple[int, int, int]
     moves: int
     cost: int
+    wide: tuple[tuple[int, ...], ...] = ()
 
 
 def diagnose(index: Index, keep: int = 8) -> Diagnosis:
@@ -70,6 +76,7 @@ def diagnose(index: Index, keep: int = 8) -> Diagnosis:
         moves=sum(len(cure.forced) + cure.sheds.fewest for cure in cures.values())
         + sum(surcharge.moves for surcharge in surcharges),
         cost=sum(cure.bound for cure in cures.values()) + sum(surcharge.cost for surcharge in surcharges),
+        wide=tuple(clinic.wide),
     )
 
 
@@ -229,4 +236,10 @@ class _Clinic:
         if not all(group.certain for group in groups):
             sure = sheds(candidates, amounts, [q * g.certain for q, g in zip(quotas, groups, strict=True)], keep=1)
             found = replace(found, bound=sure.bound, fewest=sure.fewest)
-        return Cure(node=node, forced=leaving, forced_cost=int(problem.cost[list(leaving)].sum()), sheds=found)
+        return Cure(
+            node=node,
+            forced=leaving,
+            forced_cost=int(problem.cost[list(leaving)].sum()),
+            sheds=found,
+            thinnings=tuple(group for group in groups if group.certain),
+        )

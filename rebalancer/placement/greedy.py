@@ -13,24 +13,29 @@ from rebalancer.placement.fits import Fit, choose, sizes
 from rebalancer.placement.groups import Ints
 from rebalancer.placement.index import Index
 from rebalancer.placement.mend import mend
+from rebalancer.placement.stop import Stop
 
 EJECTIONS = 40
 """Receivers that are looked into for an item to eject: those that lack the least room come first."""
 
 
-def greedy(index: Index, diagnosis: Diagnosis, fit: Fit) -> Assignment:
-    """A valid placement that cures what it can; never worse than the start."""
+def greedy(index: Index, diagnosis: Diagnosis, fit: Fit, stop: Stop) -> Assignment:
+    """A valid placement that cures what it can; an interrupted one cures less."""
     state = Assignment(index)
     weight = sizes(index)
     pending = [(item, cure) for cure in diagnosis.cures for item in cure.option(0)]
     pending.sort(key=lambda entry: (-weight[entry[0]], entry[0]))
     stuck: dict[int, Cure] = {}
     for item, cure in pending:
+        if stop.interrupted:
+            return state
         if not _place(state, item, fit):
             stuck.setdefault(cure.node, cure)
     for node in sorted(stuck):
+        if stop.interrupted:
+            return state
         _other_cure(state, stuck[node], weight, fit)
-    mend(state, fit)
+    mend(state, fit, stop)
     return state
 
 

@@ -21,36 +21,35 @@ RECEIVERS = 8
 """Receivers per flavour of a neighbourhood: more add choices that are all alike."""
 BOOLEANS = 2_500
 """The largest model of one neighbourhood; a few tenths of a second."""
-WORK = 0.3
-"""Deterministic time per neighbourhood, about seconds."""
-BUILDING = 5e-5
-"""What making a model costs per boolean, in the same unit: counted, so that no clock decides how far it gets."""
+WORK = 0.6
+"""Counted work per neighbourhood."""
 FRUITLESS = 3
 """Rounds over all debts without any gain after which the search gives up."""
 
 
-def improve(state: Assignment, diagnosis: Diagnosis, enough: int, limits: tuple[Stop, float, int]) -> Assignment:
+def improve(  # noqa: PLR0913  # what to improve until when, and what that may take
+    state: Assignment, diagnosis: Diagnosis, enough: int, *, stop: Stop, work: float, seed: int = 0
+) -> Assignment:
     """The best placement found by repairing debts, one neighbourhood after another, until it costs `enough` or less.
 
-    `limits` are the stop, the deterministic work (about seconds) and the seed.
+    `work` is how much counted work it may spend.
     """
-    stop, work, seed = limits
+    until = stop.spent + work
     chance = random.Random(seed)
     best, reached = state, values(state)
     fruitless = 0
-    while fruitless < FRUITLESS and work > 0 and not stop:
+    while fruitless < FRUITLESS and stop.spent < until and not stop:
         gained = False
         debts = list(_debts(best, diagnosis))
         if not debts:
             break
         for node in debts:
-            if work <= 0 or stop or (_cure(reached) <= diagnosis.floors and reached.cost <= enough):
+            if stop.spent >= until or stop or (_cure(reached) <= diagnosis.floors and reached.cost <= enough):
                 return best
             free = _neighbourhood(best, node, chance, wide=fruitless)
             if not free:
                 continue
-            result = Model(best, free).solve(_stages(reached, diagnosis), min(WORK, work), stop, seed)
-            work -= result.work + BUILDING * sum(len(nodes) for nodes in free.values())
+            result = Model(best, free).solve(_stages(reached, diagnosis), min(WORK, until - stop.spent), stop, seed)
             if result.at is None:
                 continue
             plan = Assignment(best.index, result.at)

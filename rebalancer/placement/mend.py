@@ -6,6 +6,7 @@ from rebalancer.placement.assignment import Assignment
 from rebalancer.placement.fits import Fit, choose
 from rebalancer.placement.groups import Bools
 from rebalancer.placement.objective import conflicts, conflicts_around
+from rebalancer.placement.stop import Stop
 
 PASSES = 3
 """Passes over everyone who shares a broken rule; what the first one leaves, others seldom find."""
@@ -13,7 +14,7 @@ DOMAINS = 8
 """Receivers that are tried per item, each in other domains of its rules."""
 
 
-def mend(state: Assignment, fit: Fit) -> None:
+def mend(state: Assignment, fit: Fit, stop: Stop) -> None:
     """Move those in conflict, and those whose move would help them, as long as that lessens the conflicts."""
     for _ in range(PASSES):
         found = conflicts(state)
@@ -21,7 +22,7 @@ def mend(state: Assignment, fit: Fit) -> None:
             return
         partners = state.index.partners(found)
         order = sorted(partners, key=lambda item: (-found.get(item, 0), int(state.problem.cost[item]), item))
-        if not sum(_helps(state, item, fit) for item in order):
+        if not sum(not stop.interrupted and _helps(state, item, fit) for item in order):
             return
 
 

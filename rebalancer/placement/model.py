@@ -18,6 +18,10 @@ from rebalancer.placement.constraints import Choices, Expr, goal_terms, keep_rul
 from rebalancer.placement.groups import Ints
 from rebalancer.placement.stop import Stop
 
+RATE = 2.0
+"""Counted work per unit of CP-SAT's deterministic time."""
+BUILDING = 5e-5
+"""What making a model costs per boolean, in counted work."""
 STAGES = ("violations", "over_high", "over_low", "cost", "preferred")
 
 
@@ -26,14 +30,12 @@ class Result:
     """`at[I]` or None where nothing was found in time; values and bounds by stage, as far as the stages were solved.
 
     Values and bounds are those of the free items and of hot nodes: what cannot change is left out of both.
-    `work` is the deterministic time that was spent.
     """
 
     at: Ints | None
     values: Mapping[str, int]
     bounds: Mapping[str, int]
     proven: bool
-    work: float
 
 
 class Model:
@@ -146,11 +148,12 @@ class Model:
             self.model.add(self.terms[stage] <= most)
 
     def solve(self, stages: Sequence[str], work: float, stop: Stop, seed: int) -> Result:
-        """Minimise the stages in order, with `work` units of deterministic time in all (about seconds)."""
+        """Minimise the stages in order, with so much counted work in all, besides making the model."""
         values: dict[str, int] = {}
         bounds: dict[str, int] = {}
         best: Ints | None = None
-        proven, allowance = True, work
+        proven = True
+        stop.spend(BUILDING * sum(len(options) for options in self.choices.of.values()))
         self._hint(self.state.at)
         for stage in stages:
             term = self.terms[stage]
@@ -160,10 +163,13 @@ class Model:
                 continue
             self.model.minimize(term)
             solver = self._solver(work, stop, seed)
-            status = solver.solve(self.model)
-            work -= solver.response_proto.deterministic_time
+            with stop.ending(solver.stop_search):
+                status = solver.solve(self.model)
+            done = RATE * solver.response_proto.deterministic_time
+            work -= done
+            stop.spend(done)
             if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-                return Result(at=best, values=values, bounds=bounds, proven=False, work=allowance - work)
+                return Result(at=best, values=values, bounds=bounds, proven=False)
             values[stage] = round(solver.objective_value)
             bounds[stage] = min(values[stage], int(np.ceil(solver.best_objective_bound - 1e-6)))
             proven = proven and status == cp_model.OPTIMAL
@@ -171,10 +177,8 @@ class Model:
             self.model.add(term <= values[stage])
             self._hint(best)
             if work <= 0 or stop:
-                return Result(
-                    at=best, values=values, bounds=bounds, proven=proven and stage == stages[-1], work=allowance - work
-                )
-        return Result(at=best, values=values, bounds=bounds, proven=proven, work=allowance - work)
+                return Result(at=best, values=values, bounds=bounds, proven=proven and stage == stages[-1])
+        return Result(at=best, values=values, bounds=bounds, proven=proven)
 
     def _solver(self, work: float, stop: Stop, seed: int) -> cp_model.CpSolver:
         """One worker with the LP in full: at two workers CP-SAT's defaults leave the bound at half."""
@@ -183,8 +187,8 @@ class Model:
         solver.parameters.linearization_level = 2
         solver.parameters.cp_model_presolve = False
         solver.parameters.random_seed = seed
-        solver.parameters.max_deterministic_time = max(work, 1e-3)
-        solver.parameters.max_time_in_seconds = max(stop.left(), 1e-3)
+        solver.parameters.max_deterministic_time = max(work / RATE, 1e-3)
+        solver.parameters.max_time_in_seconds = max(stop.patience(), 1e-3)
         return solver
 
     def _hint(self, at: Ints) -> None:

@@ -6,18 +6,19 @@ import numpy as np
 
 from rebalancer.placement.assignment import Assignment
 from rebalancer.placement.groups import Bools, Ints
+from rebalancer.placement.stop import Stop
 
 ROUNDS = 3
 """Passes over the moved items; later ones hardly find anything."""
 
 
-def polish(state: Assignment) -> None:
+def polish(state: Assignment, stop: Stop) -> None:
     """Change targets of moved items, one at a time, as long as preference or else evenness gains by it.
 
     Who moves stays as it is, so violations, overload and cost do, too.
     """
     for _ in range(ROUNDS):
-        if not sum(_better_target(state, item) for item in sorted(state.moved)):
+        if not sum(not stop.interrupted and _better_target(state, item) for item in sorted(state.moved)):
             return
 
 
@@ -26,8 +27,8 @@ def _better_target(state: Assignment, item: int) -> bool:
     here = int(state.at[item])
     mask = state.receivers(item)
     mask &= ~problem.hot.any(axis=1)
-    for domain in _settled_domains(state, item):
-        mask &= domain == domain[here]
+    for kept in _settled(state, item):
+        mask &= kept == kept[here]
     liking = problem.preference[problem.taste[item]]
     nodes = np.flatnonzero(mask & (liking >= liking[here]))
     if not len(nodes):
@@ -42,12 +43,13 @@ def _better_target(state: Assignment, item: int) -> bool:
     return True
 
 
-def _settled_domains(state: Assignment, item: int) -> list[Ints]:
-    """domain[N] of the rules whose cure may hang on the domain that the item is in."""
+def _settled(state: Assignment, item: int) -> list[Ints]:
+    """[N] each, what the cure of a rule may hang on: the domain that the item is in, and whether it counts there."""
     problem, index = state.problem, state.index
     return [
         *(problem.attractions[role.rule].domain for role in index.attraction_roles.get(item, ())),
         *(problem.spreads[role.rule].domain for role in index.spread_roles.get(item, ())),
+        *(problem.spreads[role.rule].counting for role in index.spread_roles.get(item, ())),
     ]
 
 

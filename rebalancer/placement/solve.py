@@ -17,7 +17,7 @@ from rebalancer.placement.model import STAGES as MODEL_STAGES
 from rebalancer.placement.model import Model, Result
 from rebalancer.placement.objective import Values, least_tastes, values
 from rebalancer.placement.polish import polish
-from rebalancer.placement.prices import NEAR, price_bound
+from rebalancer.placement.prices import NEAR, price
 from rebalancer.placement.problem import Problem
 from rebalancer.placement.stop import Stop
 
@@ -41,6 +41,8 @@ class Solution:
     `moves_bound` and `cost_bound` hold for every plan that cures as much.
 
     `proven`: violations, overload and cost cannot be lower. `status` is UNCHANGED where nothing is to be gained.
+    `first_seconds`: when the first plan was there, on the stop's clock. `interrupted`: a word or the clock has ended
+    the search, and not proof or its limit of counted work; another run may find another plan.
     """
 
     at: Ints
@@ -52,6 +54,8 @@ class Solution:
     moves_bound: int
     cost_bound: int
     proven: bool
+    first_seconds: float = 0.0
+    interrupted: bool = False
 
     @property
     def gap(self) -> float:
@@ -64,9 +68,8 @@ FITS: tuple[Fit, ...] = ("worst", "best")
 """The portfolio of first plans; the emptiest receivers first, as they even out the load."""
 CURES = ("violations", "over_high", "over_low")
 
-SEARCH = 0.15
-"""The part of the limit that may be spent on neighbourhoods, in counted work: on a busy machine work takes longer than
-counted, and the clock should have no say."""
+PRICING, SEARCH = 0.2, 0.3
+"""The parts of the limit that may be spent on prices, and on each of whole models and neighbourhoods."""
 WHOLE = 6_000
 """Booleans up to which a problem is solved as one model, with every item free to go wherever its class allows."""
 
@@ -86,23 +89,23 @@ class _Search:
         self.best = Assignment(self.index)
         self.first = self.reached = values(self.best)
         self.floors = self.diagnosis.floors
-        self.cost_bound: int | None = None
+        self.priced = 0
+        self.learned: int | None = None
         self.least = least_tastes(problem)
+        self.first_seconds = 0.0
 
     def run(self) -> Solution:
         for fit in FITS:
-            self.offer(greedy(self.index, self.diagnosis, fit))
-            if self.proven():
+            self.offer(greedy(self.index, self.diagnosis, fit, self.stop))
+            self.first_seconds = self.first_seconds or self.stop.elapsed()
+            if self.proven() or self.stop.interrupted:
                 break
-        if not self.proven() and not self.stop:
-            self._whole()
-        if not self.proven() and not self.stop:
-            self._price()
-            self.offer(
-                improve(self.best, self.diagnosis, self._near(), (self.stop, SEARCH * self.stop.seconds, self.seed))
-            )
-        polish(self.best)
-        self.reached = values(self.best)
+        for step in (self._price, self._whole, self._improve):
+            if not self.proven() and not self.stop:
+                step()
+        polished = Assignment(self.index, self.best.at)
+        polish(polished, self.stop)
+        self.offer(polished)
         return self._solution()
 
     def offer(self, plan: Assignment) -> None:
@@ -124,23 +127,26 @@ class _Search:
 
     def bound(self) -> int:
         """The best bound on the cost of plans that cure as much as the best one."""
-        if self.cost_bound is not None:
-            return max(self.cost_bound, self.diagnosis.cost) if self._at_first_floors() else self.cost_bound
-        return self.diagnosis.cost if self._at_first_floors() else 0
+        nodes = (self.diagnosis.cost, self.priced) if self._at_first_floors() else ()
+        return max(0, self.learned or 0, *nodes)
 
     def _at_first_floors(self) -> bool:
         """Whether that is even what the nodes looked at one by one come down to."""
         return all(value <= floor for value, floor in zip(self._cures(), self.diagnosis.floors, strict=True))
 
     def _price(self) -> None:
-        """The bound that knows what room costs, where the nodes' own cures say too little."""
-        if self._at_first_floors() and self.bound() < self.reached.cost:
-            bound = price_bound(self.index, self.diagnosis, self.reached.cost, self.stop)
-            self.cost_bound = max(self.bound(), bound)
+        """The bound that knows what room costs, where the nodes' own cures say too little, and plans that aim at it."""
+        work = PRICING * self.stop.seconds
+        enough = self.reached.cost if self._at_first_floors() else None
+        self.priced, aimed = price(self.index, self.diagnosis, enough, stop=self.stop, work=work)
+        for fit in FITS:
+            self.offer(greedy(self.index, aimed, fit, self.stop))
 
-    def _near(self) -> int:
-        """The cost at which the search may rest."""
-        return int(self.bound() * (1 + NEAR))
+    def _improve(self) -> None:
+        """Neighbourhoods, until the cost is so near to the bound that the search may rest."""
+        enough = int(self.bound() * (1 + NEAR))
+        work = SEARCH * self.stop.seconds
+        self.offer(improve(self.best, self.diagnosis, enough, stop=self.stop, work=work, seed=self.seed))
 
     def _whole(self) -> None:
         """Small problems at once, with proof."""
@@ -167,14 +173,14 @@ class _Search:
         ]
         self.floors = (cure[0], cure[1], cure[2])
         if "cost" in slack and self.cured():
-            self.cost_bound = self.reached.cost - slack["cost"]
+            self.learned = self.reached.cost - slack["cost"]
 
     def _solution(self) -> Solution:
         reached = self.reached
-        if self.cost_bound is None and not self._at_first_floors():
+        if self.learned is None and not self._at_first_floors():
             floors = self.diagnosis.floors
             missed = (reached.violations - floors[0], reached.over_low - floors[2])
-            self.cost_bound = relaxed_cost(self.index, max(0, missed[0]), max(0, missed[1]))
+            self.learned = relaxed_cost(self.index, max(0, missed[0]), max(0, missed[1]))
         cost_bound = min(self.bound(), reached.cost)
         most = int(self.problem.cost[self.problem.movable].max(initial=1))
         moves_bound = -(-cost_bound // most)
@@ -201,4 +207,6 @@ class _Search:
             moves_bound=min(moves_bound, len(self.best.moved)),
             cost_bound=cost_bound,
             proven=proven,
+            first_seconds=self.first_seconds,
+            interrupted=self.stop.interrupted,
         )

@@ -7,12 +7,12 @@ from placement.worlds import Item, Judge, World, worlds
 
 from rebalancer.placement.cures import diagnose
 from rebalancer.placement.index import Index
-from rebalancer.placement.prices import price_bound
+from rebalancer.placement.prices import price
 from rebalancer.placement.shed import Candidate, sheds
 from rebalancer.placement.solve import solve
 from rebalancer.placement.stop import Stop
 
-NEVER = Stop(1.0)
+NEVER = Stop(1e6)
 
 
 @given(worlds())
@@ -23,7 +23,7 @@ def test_neither_bound_is_above_the_best_plan_that_cures_everything(world: World
     best = Judge(problem).best(strict=False)
     assume(all(value <= floor for value, floor in zip(best, diagnosis.floors, strict=False)))
     assert diagnosis.cost <= best[3]
-    assert price_bound(Index(problem), diagnosis, 1 << 30, NEVER) <= best[3]
+    assert price(Index(problem), diagnosis, None, stop=NEVER, work=1.0)[0] <= best[3]
 
 
 def test_room_has_a_price() -> None:
@@ -34,7 +34,7 @@ def test_room_has_a_price() -> None:
     diagnosis = diagnose(Index(problem))
     solution = solve(problem, NEVER)
     assert (diagnosis.cost, solution.values.cost) == (1000, 2000)
-    assert price_bound(Index(problem), diagnosis, 2000, NEVER) == 2000
+    assert price(Index(problem), diagnosis, 2000, stop=NEVER, work=1.0)[0] == 2000
 
 
 def test_shedding_is_exact() -> None:

@@ -20,12 +20,13 @@ from rebalancer.policy.triggers import TriggerMemory, find
 DB = {"app": "db"}
 
 
-def test_a_cancelled_search_ends_with_its_first_plan() -> None:
+def test_without_time_there_is_the_first_plan_and_cancelled_none() -> None:
     snapshot = cluster(node("n1", cpu=10), node("n2", cpu=10), vmi("a", on="n1", cpu=5), vmi("b", on="n1", cpu=4))
     triggers, _ = find(snapshot, AT_ONCE, TriggerMemory(), 0.0)
-    stop = Stop(10.0)
-    stop.cancel()
-    assert len(decide(snapshot, triggers, PlanningParams(policy=AT_ONCE), now=0.0, stop=stop).moves) == 1
+    params, cancelled = PlanningParams(policy=AT_ONCE), Stop(10.0)
+    assert len(decide(snapshot, triggers, params, now=0.0, stop=Stop(0.0)).moves) == 1
+    cancelled.cancel()
+    assert decide(snapshot, triggers, params, now=0.0, stop=cancelled).is_noop()
 
 
 def test_only_what_triggers_is_cured() -> None:
