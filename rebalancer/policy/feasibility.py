@@ -10,8 +10,9 @@ import numpy as np
 
 from rebalancer.domain.frozen import FrozenMap
 from rebalancer.domain.naming import RECEIVES
-from rebalancer.domain.node import Node
+from rebalancer.domain.node import HOSTNAME, Node
 from rebalancer.domain.pod import Pod
+from rebalancer.domain.selectors import is_label_value
 from rebalancer.domain.verdict import Rejection
 from rebalancer.policy.cluster_state import ClusterState
 from rebalancer.policy.filters import PLUGINS, Check
@@ -117,6 +118,9 @@ def receiver_problem(node: Node) -> str | None:
         condition = node.conditions.get(kind)
         if condition is not None and condition.status == "True":
             return f"node(s) had {kind}"
+    hostname = node.labels.get(HOSTNAME, "")
+    if not hostname or not is_label_value(hostname):
+        return f"node(s) had no label {HOSTNAME} by which to send a VM there"
     return None
 
 

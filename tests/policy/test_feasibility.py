@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from builders import cluster, node, spread, vmi
 
-from rebalancer.domain.node import Condition, Node
+from rebalancer.domain.node import HOSTNAME, Condition, Node
 from rebalancer.domain.snapshot import Snapshot
 from rebalancer.kube.dump import read_dump
 from rebalancer.policy.cluster_state import ClusterState
@@ -150,6 +150,9 @@ def test_what_would_have_to_change(others: tuple[Any, ...], fields: dict[str, An
     assert said == hint
 
 
+UNNAMED = "node(s) had no label kubernetes.io/hostname by which to send a VM there"
+
+
 @pytest.mark.parametrize(
     ("one", "problem"),
     [
@@ -158,6 +161,7 @@ def test_what_would_have_to_change(others: tuple[Any, ...], fields: dict[str, An
         (node("n", cordoned=True), "node(s) were cordoned"),
         (node("n", deleting=True), "node(s) were being deleted"),
         (node("n", capacity_known=False), "node(s) had an unreadable capacity"),
+        *((node("n", labels={HOSTNAME: name}), UNNAMED) for name in ("", "n" * 64, "a b")),
     ],
 )
 def test_receivers(one: Node, problem: str | None) -> None:
