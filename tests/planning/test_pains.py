@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from builders import cluster, node, pod, vmi
+from dataclasses import replace
+
+from builders import cluster, launcher, migration, node, pod, vmi
 from planning.plans import NO_HYSTERESIS, moves, planned
 
+from rebalancer.domain.frozen import FrozenMap
+from rebalancer.domain.node import HOSTNAME
 from rebalancer.domain.snapshot import Snapshot
 
 
@@ -133,6 +137,81 @@ def test_single_target_swamped_by_an_evacuation() -> None:
         assert len(set(targets)) == len(targets) <= 2
     arrived = [move.target for move in plan.moves]
     assert {arrived.count(target) for target in set(arrived)} == {2}
+
+
+def test_lands_on_the_same_node_again() -> None:
+    """The emptiest node for what must leave a hot one is often the hot one itself, once it has left."""
+    snapshot = cluster(*nodes(2), *(vmi(f"v{i}", on="n1", cpu=3) for i in range(3)), vmi("w", on="n2", cpu=4))
+    plan = planned(snapshot)
+    assert [(move.source, move.target) for move in plan.moves] == [("n1", "n2")]
+
+
+def test_large_pod_overloads_every_node_it_lands_on() -> None:
+    """Nobody has room for it, so it stays, and nothing is moved about in vain."""
+    snapshot = cluster(*nodes(3), vmi("large", on="n1", cpu=8.5), vmi("a", on="n2", cpu=3), vmi("b", on="n3", cpu=3))
+    assert planned(snapshot).is_noop()
+
+
+def test_ten_evictable_where_one_fits() -> None:
+    """Ten VMs have to leave their node, and the only receiver takes one more."""
+    snapshot = cluster(
+        node("n0", cpu=10, taints=("reserved=gpu:NoSchedule",)),
+        *nodes(1),
+        *(vmi(f"v{i}", on="n0", cpu=0.7) for i in range(10)),
+        vmi("tenant", on="n1", cpu=6.5, migratable=False),
+    )
+    plan = planned(snapshot)
+    assert len(plan.moves) == 1
+    assert len(plan.left) == 9
+    assert plan.bound.proven
+
+
+def test_pinned_for_ever_by_the_selector_of_a_directed_migration() -> None:
+    """A VM that was sent to a node keeps that node's hostname as a selector on its pod; its own rules have none."""
+    vm = vmi("sent", on="n1", cpu=5)
+    stale = launcher(vm)
+    stale = replace(stale, spec=replace(stale.spec, node_selector=FrozenMap({HOSTNAME: "n1"})))
+    plan = planned(cluster(*nodes(2), vm, stale, vmi("other", on="n1", cpu=4, migratable=False)))
+    assert moves(plan) == ["sent n1>n2"]
+
+
+def test_one_eviction_per_vm_and_day_on_a_balanced_cluster() -> None:
+    """However the loads differ, as long as nothing is above its threshold: no move, ever."""
+    snapshot = cluster(
+        *nodes(4),
+        *(vmi(f"full-{i}", on="n1", cpu=2) for i in range(4)),
+        *(vmi(f"half-{i}", on="n2", cpu=2) for i in range(2)),
+        vmi("one", on="n3", cpu=1),
+    )
+    assert all(planned(snapshot).is_noop() for _ in range(3))
+
+
+def test_target_filled_by_a_migration_in_flight() -> None:
+    """The emptiest node is about to receive a VM: what is on its way counts as if it were there."""
+    coming = vmi("coming", on="n4", cpu=5)
+    moving, pod_ = migration(coming, "n2"), launcher(coming)
+    labels = FrozenMap({**pod_.labels, "kubevirt.io/migrationJobUID": moving.uid})
+    arriving = launcher(coming, on="n2", suffix="-target", created=1.0, labels=labels)
+    snapshot = cluster(
+        *(*nodes(3), node("n4", cpu=10, cordoned=True), coming, pod_, arriving, moving),
+        *(vmi("a", on="n1", cpu=5), vmi("b", on="n1", cpu=4, migratable=False), vmi("c", on="n3", cpu=1)),
+    )
+    plan = planned(snapshot)
+    assert moves(plan) == ["a n1>n3"]
+
+
+def test_one_broken_rule_that_nobody_can_mend_stops_everything() -> None:
+    """A solver that must keep every rule finds no plan at all; ours keeps those that hold and mends those it can."""
+    db = {"app": "db"}
+    snapshot = cluster(
+        *nodes(2),
+        *(vmi(f"db-{i}", on="n1", cpu=1, labels=db, apart_from=db, migratable=False) for i in range(2)),
+        vmi("a", on="n1", cpu=4),
+        vmi("b", on="n1", cpu=3),
+    )
+    plan = planned(snapshot)
+    assert moves(plan) == ["b n1>n2"]
+    assert len(plan.left) == 2
 
 
 def _with_pods_of(snapshot: Snapshot, other: Snapshot) -> Snapshot:

@@ -54,7 +54,7 @@ def test_a_repaired_plan_is_proven_where_nothing_that_cures_as_much_costs_less()
 
 
 @given(st.integers(0, 2**32))
-@settings(max_examples=150)
+@settings(max_examples=75)
 def test_every_plan_has_a_bound(seed: int) -> None:
     plan = planned(random_cluster(seed))
     cost = sum(move.cost for move in plan.moves)
