@@ -10,7 +10,7 @@ from rebalancer.domain.report import Held, Outcome, Report
 from rebalancer.domain.resources import CPU
 from rebalancer.domain.verdict import Hotspot
 from rebalancer.present.text import summary
-from rebalancer.present.words import percent, resource
+from rebalancer.present.words import percent, resource, some
 
 VMI, NODE, DEPLOYMENT = "VirtualMachineInstance", "Node", "Deployment"
 NORMAL, WARNING = "Normal", "Warning"
@@ -66,9 +66,13 @@ def _events(report: Report, before: Report | None) -> Iterator[Event]:
     if _blind(report) and not (before and _blind(before)):
         yield _ours(report.sentence.kind, report.sentence.text, WARNING)
     known_aside = set(before.set_aside) if before else set()
-    for aside in report.set_aside:
-        if aside.kind == "Settings" and aside not in known_aside:
+    news = [aside for aside in report.set_aside if aside not in known_aside]
+    for aside in news:
+        if aside.kind == "Settings":
             yield _ours("SettingsNotApplied", aside.sentence(), WARNING)
+    if objects := [aside.sentence() for aside in news if aside.kind != "Settings"]:
+        # One for all of them: a cluster can have thousands.
+        yield _ours("ObjectsSetAside", some(objects, 1), WARNING)
 
 
 def _blind(report: Report) -> bool:

@@ -78,6 +78,7 @@ def test_events_tell_what_is_new_and_only_once(report: Report, plan: Plan) -> No
     assert told == [
         ("Node", "w-00", "Warning", "ReservedCPUAboveThreshold"),
         ("Deployment", "", "Normal", "Planned"),
+        ("Deployment", "", "Warning", "ObjectsSetAside"),
     ]
     started = replace(report, started=plan.waves[1].moves, sentence=Sentence(kind="Started", text="Wave 2"))
     first, second = events(started, report)
