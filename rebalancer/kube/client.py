@@ -14,6 +14,7 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -97,7 +98,7 @@ async def _load(access: Access, in_cluster: bool) -> Any:
 
     configuration = Configuration()
     configuration.host = ""
-    what = "service account" if in_cluster else f"kubeconfig {access.kubeconfig or 'at its default place'}"
+    what = "service account" if in_cluster else await anyio.to_thread.run_sync(_kubeconfig, access)
     try:
         if in_cluster:
             config.load_incluster_config(  # type: ignore[no-untyped-call]
@@ -118,6 +119,17 @@ async def _load(access: Access, in_cluster: bool) -> Any:
     if not configuration.host:
         raise ConfigError(f"cannot use the {what}: it names no server")
     return configuration
+
+
+def _kubeconfig(access: Access) -> str:
+    """The file that is meant, as errors name it. Raises ConfigError where none is there. Reads folders: in a thread."""
+    file = access.kubeconfig or os.environ.get("KUBECONFIG") or str(Path("~/.kube/config").expanduser())
+    # KUBECONFIG may name several, as for kubectl.
+    if not any(Path(name).exists() for name in file.split(os.pathsep)):
+        raise ConfigError(
+            f"there is no kubeconfig {file}, and this is no pod; KUBECONFIG or REBALANCER_KUBECONFIG names one"
+        )
+    return f"kubeconfig {file}"
 
 
 def _is_tls(configuration: Any) -> bool:

@@ -77,6 +77,18 @@ def problem(report: Report | None) -> Problem | None:
             todo = "Look at the failed migrations under History, mend their cause, then wait, or resume as told above."
         case "Failed":
             todo = "It is tried again by itself. If this stays, the daemon's log has the details."
+        case "DryRun":
+            todo = (
+                "Nothing, as long as you only want to see what would happen. Once the plans convince you, "
+                "REBALANCER_MODE=active lets it act; the chart's settings.mode also grants the right to."
+            )
+        case "Stuck":
+            todo = (
+                "Under Findings each of them says why it stays. Add room, let more VMs migrate, or correct the rule; "
+                "kubevirt-rebalancer.io/policy=ignore leaves a VM or a namespace alone on purpose."
+            )
+        case "Held":
+            todo = "Nothing: what each move waits for, and until when, is under Running and held."
         case _:
             return None
     return Problem(what=text, todo=todo)

@@ -105,6 +105,23 @@ def test_an_unreachable_cluster_is_one_line(invoke: Callable[..., Result], envir
     assert "127.0.0.1:1" in line
 
 
+def test_without_any_cluster_it_says_where_it_has_looked(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "rebalancer", "plan"],
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (4, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"rebalancer: there is no kubeconfig {tmp_path}/.kube/config, and this is no pod")
+
+
+def test_a_dump_that_cannot_be_written_is_one_line(invoke: Callable[..., Result]) -> None:
+    done = invoke("dump", "/proc/no-such-place/cluster.json.gz")
+    assert (done.exit_code, done.stdout) == (3, "")
+    (line,) = done.stderr.splitlines()
+    assert "/proc/no-such-place/cluster.json.gz" in line
+
+
 @pytest.fixture
 def daemon(
     environment: dict[str, str], tmp_path: Path

@@ -99,10 +99,14 @@ def test_the_daemon_works_there(inside: Box) -> None:
             timer.start()
             told = list(read(process, until="started"))
             answers = {path: fetch(port, path) for path in ("/", "/metrics", "/readyz", "/api/v1/plan")}
+            dump = inside.command("dump", f"{inside.data}/out.json", **settings)
+            refused = subprocess.run(dump, capture_output=True, text=True, check=False)
             process.send_signal(signal.SIGTERM)
             told += list(read(process))
             timer.cancel()
         assert process.returncode == 0, told
+    assert (refused.returncode, refused.stdout) == (3, "")
+    assert re.fullmatch(r"rebalancer: .*out\.json.*: Read-only file system\n|.*Permission denied\n", refused.stderr)
     assert "w-00" in answers["/"]
     assert 'rebalancer_mode{mode="active"} 1.0' in answers["/metrics"]
     assert "process_resident_memory_bytes" in answers["/metrics"]

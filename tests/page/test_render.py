@@ -105,8 +105,14 @@ def report(kind: str, text: str = "It is so", **fields: object) -> Report:
         (report("Paused", leader=True), "as soon as it is taken away"),
         (report("Broken", leader=True), "mend their cause"),
         (report("Failed", leader=True), "tried again by itself"),
+        (report("DryRun", leader=True), "REBALANCER_MODE=active lets it act"),
+        (report("Stuck", leader=True), "each of them says why it stays"),
+        (report("Held", leader=True), "what each move waits for"),
     ],
-    ids=["no cycle yet", "not synced", "standby", "nobody leads", "paused", "broken", "failed"],
+    ids=[
+        *("no cycle yet", "not synced", "standby", "nobody leads", "paused", "broken", "failed"),
+        *("dry run", "stuck", "held"),
+    ],
 )
 def test_what_is_the_matter_and_what_to_do(shown: Report | None, words: str) -> None:
     told = Outline(page(Picture(report=shown))).text
@@ -147,4 +153,5 @@ def test_a_file_holds_all_that_it_needs(snapshot: Snapshot, plan: Plan) -> None:
     assert told.count("</script>") == told.count("<script")
     assert re.findall(r"(?:src|href)=\"(?!#|data:)[^\"]*\"", told) == []
     assert f"{len(plan.moves)} moves in {len(plan.waves)} waves" in told
+    assert "This file moves nothing. rebalancer plan -o yaml writes the same moves" in told
     assert told == standalone(plan, snapshot, PolicyParams())

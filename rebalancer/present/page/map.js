@@ -291,13 +291,20 @@
 
   // The chosen node
 
-  function sentence(node, resource) {
+  const hundredths = (milli) => number.format(Math.round(milli / 10) / 100);
+
+  /** How full a node is: in a table, or with the resource's name as a sentence. */
+  function fullness(node, resource, of = "") {
     const load = node[resource];
     const share = paint.share(load) * 100;
-    const amount = resource === "cpu" ? `${number.format(Math.round(load.reserved / 10) / 100)} of ${cores(load.allocatable)}` : `${size(load.reserved)} of ${size(load.allocatable)}`;
+    const [has, all] = resource === "cpu" ? [hundredths(load.reserved), hundredths(load.allocatable)] : [size(load.reserved), size(load.allocatable)];
+    const unit = all.slice(all.search(/\D*$/));
+    const amount = `${unit && has.endsWith(unit) ? has.slice(0, -unit.length) : has} of ${all}`;
     const above = load.counts && share > load.high ? `, above ${percent(load.high)}` : "";
-    return `${percent(share)} of ${resource === "cpu" ? "CPU" : "memory"} (${amount})${above}`;
+    return `${percent(share)}${of} (${amount})${above}`;
   }
+
+  const sentence = (node, resource) => fullness(node, resource, ` of ${resource === "cpu" ? "CPU" : "memory"}`);
 
   function describe() {
     const node = state.shown.find((one) => one.name === state.selected);
@@ -306,9 +313,9 @@
     const hot = node.cpu.counts && paint.share(node.cpu) * 100 > node.cpu.high;
     const facts = make("dl", { class: "facts" });
     const fact = (name, value) => value && facts.append(make("dt", {}, name), make("dd", {}, value));
-    fact("CPU", sentence(node, "cpu"));
-    fact("Memory", sentence(node, "memory"));
-    if (other && other !== node) fact("After the plan", `${percent(paint.share(other.cpu) * 100)} of CPU, ${percent(paint.share(other.memory) * 100)} of memory`);
+    fact("CPU", fullness(node, "cpu"));
+    fact("Memory", fullness(node, "memory"));
+    if (other && other !== node) fact("After the plan", `${percent(paint.share(other.cpu) * 100)} CPU, ${percent(paint.share(other.memory) * 100)} memory`);
     fact("Zone", node.zone);
     fact("VMs", number.format(node.vmis.length));
     const rows = node.vmis.slice(0, VMS_LISTED).map((vmi) => {
@@ -316,8 +323,8 @@
       const flight = state.when === "now" ? state.flying.get(vmi.vmi) : null;
       const note = flight && flight.source !== node.name ? ` (on its way from ${flight.source})` : goes && state.when === "now" ? ` → ${goes}` : goes ? " (new here)" : "";
       return make("tr", {},
-        make("th", { scope: "row" }, vmi.vmi, state.broken[state.when].has(vmi.vmi) ? make("span", { class: "breaks", title: "breaks a rule" }, " ◆", make("span", { class: "unseen" }, " breaks a rule")) : "", note ? make("span", { class: "muted" }, note) : ""),
-        make("td", { class: "figure" }, cores(vmi.cpu)),
+        make("th", { scope: "row" }, vmi.vmi, state.broken[state.when].has(vmi.vmi) ? make("span", { class: "breaks", title: "breaks a rule" }, " ◆", make("span", { class: "unseen" }, " breaks a rule")) : "", note ? make("span", { class: "note" }, note.trim()) : ""),
+        make("td", { class: "figure" }, number.format(Math.round(vmi.cpu / 100) / 10)),
         make("td", { class: "figure" }, size(vmi.memory)),
         make("td", {}, make("button", { type: "button", class: "quiet", "data-why": vmi.vmi, "aria-label": `Why not elsewhere: ${vmi.vmi}` }, "why?")));
     });

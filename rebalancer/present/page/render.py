@@ -16,7 +16,7 @@ from rebalancer.domain.plan import NodeLoad, Plan
 from rebalancer.domain.report import Report
 from rebalancer.present import api, words
 from rebalancer.present.page import rows
-from rebalancer.present.picture import Picture, problem
+from rebalancer.present.picture import Picture, Problem, problem
 
 SCRIPTS = ("base.js", "paint.js", "map.js", "why.js", "live.js")
 """In the order in which a browser must run them."""
@@ -27,6 +27,14 @@ TONES = {
     "wait": ("NotSynced", "Standby", "Held", "Paused", "Unfit", "Unsettled"),
 }
 """How a kind of sentence looks; whatever is in none of them wants attention."""
+
+OF_A_FILE = Problem(
+    what="This file moves nothing.",
+    todo=(
+        "This file moves nothing. rebalancer plan -o yaml writes the same moves as manifests, to be created wave by "
+        "wave; the daemon in active mode plans and moves by itself."
+    ),
+)
 
 Json = dict[str, Any]
 
@@ -55,7 +63,7 @@ def page(
             version=__version__,
             summary=api.summary(report),
             size=api.size(picture.snapshot),
-            problem=problem(report),
+            problem=problem(report) if embedded is None else OF_A_FILE if made is not None and made.waves else None,
             tone=tone(report),
             judged=api.judging(report),
             nodes=rows.nodes(picture),
