@@ -7,14 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+CREDENTIAL = "authentication.kubernetes.io/credential-id"
 MUTATING = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEvent:
-    """One answered request. `request` and `response` are bodies, kept for KubeVirt's objects only."""
+    """One answered request. `request` and `response` are bodies, kept for KubeVirt's objects only.
+
+    `credential` names the very token of a ServiceAccount, so that two processes of one account can be told apart.
+    """
 
     user: str
+    credential: str
     agent: str
     verb: str
     group: str
@@ -45,6 +50,7 @@ def _event(raw: dict[str, Any]) -> AuditEvent:
     target: dict[str, str] = raw.get("objectRef", {})
     return AuditEvent(
         user=raw["user"].get("username", ""),
+        credential=next(iter(raw["user"].get("extra", {}).get(CREDENTIAL, ())), ""),
         agent=raw.get("userAgent", ""),
         verb=raw["verb"],
         group=target.get("apiGroup", ""),
