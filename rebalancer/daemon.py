@@ -15,7 +15,7 @@ from __future__ import annotations
 import random as chance
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -24,6 +24,7 @@ import anyio
 from rebalancer.control.clock import Clock, SystemClock
 from rebalancer.control.cycle import ACTIVE, DRY_RUN, Cycle, CycleParams, Ports
 from rebalancer.control.executor import EXECUTOR_DEFAULTS, Executor, ExecutorParams
+from rebalancer.control.heap import Heap
 from rebalancer.control.keep import keep
 from rebalancer.control.lag import LagMeter
 from rebalancer.control.loop import LOOP_DEFAULTS, Loop, LoopParams
@@ -113,8 +114,16 @@ async def run(
     can cause: what goes wrong becomes a sentence and is tried again. ServerError where `params.http` cannot be had.
     """
     stop = stop or anyio.Event()
-    async with api:
-        parts = _assemble(params, api, runtime, on_report)
+    heap = Heap()
+
+    def reported(report: Report) -> None:
+        on_report(report)
+        heap.tidy(settled=report.synced and bool(report.state.nodes))
+
+    async with api, AsyncExitStack() as held:
+        if runtime.offload is in_thread:
+            held.enter_context(heap)
+        parts = _assemble(params, api, runtime, reported)
         async with _serving(params.http, parts, runtime.offload), anyio.create_task_group() as tasks:
             if runtime.signals:
                 tasks.start_soon(_on_signals, stop, parts)

@@ -133,6 +133,8 @@ class Assembly:
 
 def _following(before: FrozenMap[str, Any], now: Mapping[str, Any]) -> FrozenMap[str, Any]:
     """What there is now, sorted by key; the map from before where nothing is another object."""
+    if now is before:
+        return before
     changed = list(_others(before, now))
     if len(before) == len(now) and all(key in before for key in changed):
         return FrozenMap({**before, **{key: now[key] for key in changed}}) if changed else before

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 
 import anyio
@@ -39,6 +39,7 @@ class Cache:
         self.reflectors = tuple(Reflector(kind, api, around, params, self._changed) for kind in kinds)
         self._assembly = Assembly.of({}, ())
         self._assembled = -1
+        self._stored: Mapping[str, int] = {}
 
     async def run(self) -> None:
         """Keeps every resource until cancelled."""
@@ -88,17 +89,17 @@ class Cache:
         """The cluster now. The same object for as long as nothing has changed, so equality is one comparison; and
         maps in which nothing has changed are those of the snapshot before it."""
         if self._assembled != self.revision:
-            revision, assemble = self._assembling()
-            self._assembly, self._assembled = assemble(), revision
+            revision, stored, assemble = self._assembling()
+            self._assembly, self._assembled, self._stored = assemble(), revision, stored
         return self._assembly.snapshot
 
     async def fresh(self, offload: Callable[[Callable[[], Assembly]], Awaitable[Assembly]]) -> Snapshot:
         """The same, put together wherever `offload` runs it: a large cluster's takes a while."""
         if self._assembled != self.revision:
-            revision, assemble = self._assembling()
+            revision, stored, assemble = self._assembling()
             found = await offload(assemble)
             if revision > self._assembled:
-                self._assembly, self._assembled = found, revision
+                self._assembly, self._assembled, self._stored = found, revision, stored
         return self._assembly.snapshot
 
     @property
@@ -106,11 +107,18 @@ class Cache:
         """The cluster as it was put together last; empty where it never was."""
         return self._assembly.snapshot
 
-    def _assembling(self) -> tuple[int, Callable[[], Assembly]]:
-        """What there is now, fixed in copies of mere references, and a function that makes a snapshot of it."""
-        objects = {reflector.kind.kind: dict(reflector.items) for reflector in self.reflectors}
+    def _assembling(self) -> tuple[int, Mapping[str, int], Callable[[], Assembly]]:
+        """The revision and how much each resource has stored by now, and a function that makes a snapshot of what there
+        is: of copies of mere references, or of what the last one was made of where nothing was stored since."""
+        before, stored = self._assembly, {reflector.kind.kind: reflector.stored for reflector in self.reflectors}
+        objects: dict[str, Mapping[str, object]] = {}
+        for reflector in self.reflectors:
+            kind = reflector.kind.kind
+            known = kind in before.objects and stored[kind] == self._stored.get(kind)
+            objects[kind] = before.objects[kind] if known else dict(reflector.items)
         aside, version, taken = self._all_set_aside(), self._resource_version(), self._around.now()
-        return self.revision, partial(self._assembly.advance, objects, aside, resource_version=version, taken=taken)
+        assemble = partial(before.advance, objects, aside, resource_version=version, taken=taken)
+        return self.revision, stored, assemble
 
     def _all_set_aside(self) -> tuple[SetAside, ...]:
         found = [entry for reflector in self.reflectors for entry in reflector.set_aside.values()]

@@ -9,7 +9,6 @@ spares it whole pages in memory; where it cannot, or where that fails, in pages.
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -36,8 +35,6 @@ from rebalancer.kube.transport import Api
 
 LOG = logging.getLogger(__name__)
 
-FREEZE_EVERY = 500
-"""Objects of a list that comes as a watch; in pages, it is done once for each."""
 TOO_LARGE = "Too large resource version"
 """How the API server calls a version that it has not reached (apiserver: storage.NewTooLargeResourceVersionError)."""
 
@@ -82,9 +79,10 @@ V = TypeVar("V")
 class Reflector:
     """The objects of one kind by key (name, or "namespace/name"). `run` until cancelled.
 
-    `revision` grows with every change, `synced` is true after the first whole list. `problem` is why the last attempt
-    failed, "" when all is well. `forbidden` while we may not watch what we have listed. An optional kind that is not
-    served, or that we may not see, is empty and `absent`.
+    `revision` grows with every change, `stored` also where an object has come that is equal, but not the same. `synced`
+    is true after the first whole list. `problem` is why the last attempt failed, "" when all is well. `forbidden` while
+    we may not watch what we have listed. An optional kind that is not served, or that we may not see, is empty and
+    `absent`.
     """
 
     def __init__(
@@ -99,6 +97,7 @@ class Reflector:
         self.items: dict[Key, object] = {}
         self.set_aside: dict[Key, SetAside] = {}
         self.revision = 0
+        self.stored = 0
         self.resource_version = ""
         self.synced = False
         self.absent = False
@@ -184,7 +183,6 @@ class Reflector:
             except DecodeError as error:
                 raise ApiError(f"the list of {self.kind.plural} cannot be read: {error}") from error
             items.update((key_of(self.kind, item), item) for item in page.items)
-            _settle()
             set_aside.update((entry.name, entry) for entry in page.set_aside)
             # The pages of one list are of one moment; some servers say so on the first page only.
             version = page.resource_version or version
@@ -193,9 +191,10 @@ class Reflector:
                 break
         if not version:
             raise ApiError(f"the list of {self.kind.plural} has no resourceVersion")
-        self._listed(items, set_aside, version)
+        self.listed(items, set_aside, version)
 
-    def _listed(self, items: dict[Key, object], set_aside: dict[Key, SetAside], version: str) -> None:
+    def listed(self, items: dict[Key, object], set_aside: dict[Key, SetAside], version: str) -> None:
+        """Takes over a whole list."""
         self.lists += 1
         self.absent = False
         self.resource_version = version
@@ -203,6 +202,7 @@ class Reflector:
         if not self.synced or items != self.items or set_aside != self.set_aside:
             self._replace(items, set_aside)
         self.items = items
+        self.stored += 1
 
     def _refused(self, answer: Refusal) -> None:
         """An optional kind may be missing; a continue token that expired is answered by starting over, later."""
@@ -233,6 +233,7 @@ class Reflector:
 
     def _replace(self, items: dict[Key, object], set_aside: dict[Key, SetAside]) -> None:
         self.items = items
+        self.stored += 1
         self.set_aside = set_aside
         self.synced = True
         self._touch()
@@ -316,11 +317,9 @@ class Reflector:
                     # An older server, which does not know what it was asked for.
                     self._watch_lists = False
                     raise ApiError(f"the watch of {self.kind.plural} does not say where its list ends")
-                self._listed(items, set_aside, event.resource_version)
+                self.listed(items, set_aside, event.resource_version)
                 return True
             self._progress = self._around.monotonic()
-            if len(items) % FREEZE_EVERY == 0:
-                _settle()
             _put(items, event.key, None if event.type == "DELETED" else event.object)
             _put(set_aside, event.key, None if event.type == "DELETED" else event.set_aside)
         raise ApiError(f"the watch of {self.kind.plural} ended before its list did")
@@ -351,11 +350,12 @@ class Reflector:
                 )
             self._note_progress()
             self._in_pages = False
-            self._apply(event)
+            self.apply(event)
             self.resource_version = event.resource_version or self.resource_version
         return False
 
-    def _apply(self, event: WatchEvent) -> None:
+    def apply(self, event: WatchEvent) -> None:
+        """Takes over one event of a watch."""
         if event.type == "BOOKMARK":
             return
         known, warned = self.items.get(event.key), self.set_aside.get(event.key)
@@ -364,21 +364,16 @@ class Reflector:
         item = None if deleted else event.object
         warning = None if deleted else event.set_aside
         if item == known and warning == warned:
-            # A change in what we do not read, or do not compare by: it is kept, and no news.
-            _put(self.items, event.key, item)
+            # No news, and the object stays that we have: new ones for old all the time would be new work for the
+            # garbage collector, over and over again. Heartbeats alone are no part of what is compared.
+            if getattr(item, "heartbeat", None) != getattr(known, "heartbeat", None):
+                _put(self.items, event.key, item)
+                self.stored += 1
             return
         _put(self.items, event.key, item)
+        self.stored += 1
         _put(self.set_aside, event.key, warning)
         self._touch()
-
-
-def _settle() -> None:
-    """What has just been listed stays for long: the garbage collector need not walk over it again and again.
-
-    Each of its full passes over the objects of a large cluster would hold everything up for a second. What is replaced
-    later is freed by its count of references, as ever.
-    """
-    gc.freeze()
 
 
 def _older(version: str, than: str) -> bool:

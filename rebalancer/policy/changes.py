@@ -56,8 +56,8 @@ def differences(before: Mapping[str, V], after: Mapping[str, V]) -> dict[str, Pa
     if len(before) == len(after) and all(map(eq, before, after)):
         suspects = compress(after, map(is_not, before.values(), after.values()))
     else:
-        common = (key for key, value in after.items() if before.get(key) is not value)
-        suspects = (*common, *(before.keys() - after.keys()))
+        suspects = compress(after, map(is_not, map(before.get, after), after.values()))
+        suspects = (*suspects, *(before.keys() - after.keys()))
     pairs = ((key, before.get(key), after.get(key)) for key in suspects)
     return {key: (old, new) for key, old, new in pairs if old != new}
 

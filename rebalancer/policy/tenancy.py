@@ -73,24 +73,15 @@ class Tenancy:
 
         The set of nodes must be the same. None where two VMIs have one UID: changes of their pods cannot be followed.
         """
-        launchers, keys, touched = dict(self.launchers), dict(self.keys), set(changes.vmis)
-        if len(keys) != len(snapshot.vmis) - sum((old is None) - (new is None) for old, new in changes.vmis.values()):
+        if len(self.keys) != len(snapshot.vmis) - sum(
+            (old is None) - (new is None) for old, new in changes.vmis.values()
+        ):
             return None
-        for old_vmi, _ in changes.vmis.values():
-            if old_vmi is not None:
-                keys.pop(old_vmi.uid, None)
-        for key, (_, new_vmi) in changes.vmis.items():
-            if new_vmi is not None and keys.setdefault(new_vmi.uid, key) != key:
-                return None
-        for old, new in changes.pods.values():
-            for pod, others in ((old, _without), (new, _with)):
-                if pod is not None and pod.owner[0] == VMI_KIND and not pod.terminal:
-                    uid = pod.owner[2]
-                    launchers[uid] = others(launchers.get(uid, ()), pod)
-                    if not launchers[uid]:
-                        del launchers[uid]
-                    if uid in keys:
-                        touched.add(keys[uid])
+        keys = self._keys_after(changes)
+        if keys is None:
+            return None
+        launchers, uids = self._launchers_after(changes)
+        touched = {*changes.vmis, *(keys[uid] for uid in uids if uid in keys)}
         unfinished, in_flight = self.unfinished, self.in_flight
         if changes.migrations:
             found = {key: one for key, one in unfinished.items() if key not in changes.migrations}
@@ -98,8 +89,8 @@ class Tenancy:
             unfinished = dict(sorted(found.items()))
             in_flight = {one.vmi_key: one for one in unfinished.values()}
             touched |= self.unclear
-        advanced = self._chosen_anew(snapshot, touched, launchers, {one.uid for one in unfinished.values()})
-        active, gone, unclear = advanced
+        jobs = {one.uid for one in unfinished.values()}
+        active, gone, unclear = self._chosen_anew(snapshot, touched, launchers, jobs)
         made = Tenancy(
             settled=self.settled,
             launchers=launchers,
@@ -111,6 +102,34 @@ class Tenancy:
             unclear=unclear,
         )
         return made, frozenset(touched)
+
+    def _keys_after(self, changes: Changes) -> Mapping[str, str] | None:
+        """`keys`, None where two VMIs have one UID."""
+        renamed = [pair for pair in changes.vmis.values() if not (pair[0] and pair[1] and pair[0].uid == pair[1].uid)]
+        if not renamed:
+            return self.keys
+        keys = dict(self.keys)
+        for old, _ in renamed:
+            if old is not None:
+                keys.pop(old.uid, None)
+        for _, new in renamed:
+            if new is not None and keys.setdefault(new.uid, new.key) != new.key:
+                return None
+        return keys
+
+    def _launchers_after(self, changes: Changes) -> tuple[Mapping[str, tuple[Pod, ...]], set[str]]:
+        """`launchers`, and the UIDs of the VMIs of which any has changed."""
+        launchers, uids = dict(self.launchers), set[str]()
+        for old, new in changes.pods.values():
+            for pod, others in ((old, _without), (new, _with)):
+                if pod is not None and pod.owner[0] == VMI_KIND and not pod.terminal:
+                    uid = pod.owner[2]
+                    launchers[uid] = others(launchers.get(uid, ()), pod)
+                    uids.add(uid)
+        for uid in uids:
+            if not launchers[uid]:
+                del launchers[uid]
+        return launchers, uids
 
     def _chosen_anew(
         self, snapshot: Snapshot, touched: Collection[str], launchers: Mapping[str, tuple[Pod, ...]], jobs: set[str]
