@@ -18,6 +18,7 @@ from bench.peers.judge import Step, in_chunks
 from bench.peers.low_node_utilization import Params, Standing, evictions, launchers
 from bench.peers.numbers import Numbers
 from rebalancer.domain.cluster import KubeVirt
+from rebalancer.domain.frozen import FrozenMap
 from rebalancer.domain.pod import Pod
 from rebalancer.domain.snapshot import Snapshot
 from rebalancer.planning.decide import decide
@@ -115,8 +116,9 @@ def descheduler(params: Params) -> Callable[[Case], Answer]:
             if not gone:
                 break
             waves += [steps for steps in world.carried_out(gone) if steps]
-        rounds = f"{cycle} rounds" if not gone else f"still at it after {CYCLES} rounds"
-        return Answer(waves=waves, note=f"{rounds}, {world.failed} without a place", took=watch.took())
+        rounds = f"quiet after {cycle} of its rounds" if not gone else f"still at it after {CYCLES} of its rounds"
+        failed = f", {world.failed} evicted without a place to go" if world.failed else ""
+        return Answer(waves=waves, note=f"{rounds}{failed}" if waves else "evicts nothing", took=watch.took())
 
     return solve
 
@@ -192,7 +194,8 @@ def _elsewhere(worker: str, case: Case, more: dict[str, object]) -> Answer:
         return Answer(failed=str(problem))
     took = (told["seconds"], told["cpu_seconds"])
     if "at" not in told:
-        return Answer(failed=f"no plan in {told['seconds']:.0f} s, {told['variables']:,} variables", took=took)
+        said = f"CBC on {told['variables']:,} variables: {told['said']}"
+        return Answer(failed=f"{said} (model built in {told['built_seconds']:.0f} s)", took=took)
     steps = _steps(case.numbers, told)
     return Answer(
         waves=steps, proven=told["end"] == "proven", note=f"built in {told['built_seconds']:.1f} s", took=took
@@ -210,10 +213,18 @@ def _steps(numbers: Numbers, told: dict[str, Any]) -> list[list[Step]]:
     return in_chunks([(vm, int(at[vm])) for vm in moved], AT_ONCE)
 
 
+def _on_workers(params: Params) -> Params:
+    """Told of the nodes that KubeVirt runs VMs on, and of no others."""
+    return replace(params, node_selector=FrozenMap({"kubevirt.io/schedulable": "true"}))
+
+
 CONTESTANTS = (
     Contestant(name="rebalancer", solve=ours),
-    Contestant(name="LowNodeUtilization 50/80", solve=descheduler(Params.of_cpu(50, 80))),
-    Contestant(name="LowNodeUtilization, 10 around the mean", solve=descheduler(Params.of_cpu(10, 10, deviation=True))),
+    Contestant(name="LowNodeUtilization 50/80", solve=descheduler(_on_workers(Params.of_cpu(50, 80)))),
+    Contestant(
+        name="LowNodeUtilization, 10 around the mean",
+        solve=descheduler(_on_workers(Params.of_cpu(10, 10, deviation=True))),
+    ),
     Contestant(name="first fit", solve=greedy),
     Contestant(name="integer program (PuLP, CBC)", solve=integer_program),
     Contestant(name="Meta's Rebalancer 1.0.4", solve=meta),

@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from rebalancer.domain.frozen import FrozenMap
+from rebalancer.domain.frozen import EMPTY, FrozenMap
 from rebalancer.domain.node import Node, Taint
 from rebalancer.domain.pod import Pod, PodAffinityTerm
 from rebalancer.domain.resources import CPU, MEMORY, PODS
@@ -37,7 +37,8 @@ class Params:
 
     A node is underutilized if none of its `thresholds` is exceeded, and overutilized if any of `targets` is. With
     `deviation`, both are distances from the mean of all nodes. `per_source` is the plugin's evictionLimits.node, the
-    other limits are the policy's; None is no limit. `seed` orders pods of equal priority and quality of service.
+    other limits are the policy's; None is no limit. `node_selector`: other nodes do not exist for it. `seed` orders
+    pods of equal priority and quality of service.
     """
 
     thresholds: FrozenMap[str, float]
@@ -49,6 +50,7 @@ class Params:
     per_namespace: int | None = None
     total: int | None = None
     excluded_namespaces: frozenset[str] = frozenset()
+    node_selector: FrozenMap[str, str] = EMPTY
     node_fit: bool = True
     seed: int = 0
 
@@ -94,7 +96,8 @@ def evictions(
     migrating: they count for the limits, and when one of them is chosen again its load counts as on its way, but it is
     not told again.
     """
-    nodes = [node for node in state.nodes.values() if _ready(node)]
+    chosen = state.table.labelled(params.node_selector)
+    nodes = [node for node, here in zip(state.table.nodes, chosen.tolist(), strict=True) if here and _ready(node)]
     cycle = _Cycle(state, params, standing, measured, pending, nodes)
     return tuple(cycle.run())
 

@@ -119,9 +119,9 @@ PROTOCOL = (
     "- One run on one machine, one after the other, each instance in memory before the clock starts; what takes less "
     "than five seconds is run three times and the fastest counts. All see the same numbers: CPU at most 80 % of a "
     "node's allocatable (high = low, no hysteresis), memory at most all of it, which nodes each VM may be on, which "
-    "VMs cannot move, how many of a group each host or zone may hold. One judge (bench/peers/judge.py) does the arithmetic "
-    "on those numbers and shares nothing with the planner. Broken counts VMs on nodes that their own rules refuse, and "
-    "members of groups beyond what a domain may hold.",
+    "VMs cannot move, how many of a group each host or zone may hold. One judge (bench/peers/judge.py) does the "
+    "arithmetic on those numbers and shares nothing with the planner. Broken counts VMs on nodes that their own rules "
+    "refuse, and members of groups beyond what a domain may hold.",
     f"- Waves: ours are the plan's own, at most {AT_ONCE} moves at a time, two off a node and one onto it. A plan that "
     f"comes without waves is carried out in its own order, {AT_ONCE} at a time, which is KubeVirt's limit. A wave does "
     "not fit if a target has no room for what arrives while what leaves is still there, or a group's rule is broken on "
@@ -130,13 +130,14 @@ PROTOCOL = (
     "- LowNodeUtilization is a model of the documented behaviour that evicts as the descheduler's own 43 tests of the "
     "plugin do (tests/bench/test_low_node_utilization.py); KubeVirt migrates what is evicted, five at a time and two "
     "off a node, and the default scheduler (its filters, least allocated and balanced allocation) chooses the target. "
+    "It knows the nodes labelled kubevirt.io/schedulable=true alone. "
     f"Thresholds on CPU alone; rounds until one evicts nothing, at most {CYCLES}. It looks at no rules: those are for "
     "other plugins of the descheduler, which bench/descheduler measures with the real one. Its time is the model's.",
     "- First fit: what breaks a rule goes to the first node that takes it; then the fullest nodes give away their "
     "largest VMs until they are no longer hot. It proves nothing and finds nothing that needs more than one move.",
     "- Integer program: a binary for each VM and each node it may be on, faults and moves in one weighted objective, "
     f"PuLP 3.3.0 with its CBC, 60 s of search, {BUILD_SECONDS:.0f} s more to build the model and start, "
-    f"{MEMORY_LIMIT_MIB // 1024} GB of memory. Seconds are building and solving.",
+    f"{MEMORY_LIMIT_MIB // 1024} GB of memory for the model. Seconds are building and solving.",
     "- Meta's Rebalancer: capacity, group count, non-accepting, avoid-moving, avoid-assignments and "
     "minimise-movement specs under its default policy for constraints that are broken at first; local search over "
     "single moves and swaps, 60 s (300 s at 5,000 nodes). Triple loops and chains were tried: they found no better "

@@ -85,6 +85,13 @@ def test_pods_that_are_no_vms_are_left_alone() -> None:
     assert evicted(node("n1", cpu=10), *agents, vmi("a", on="n1", cpu=1), *vms("n2", 10, 0)) == ["n1"]
 
 
+def test_nodes_that_are_not_selected_do_not_exist() -> None:
+    nodes = [*vms("n1", 10, 10), node("n2", cpu=10, labels={"idle": "true"})]
+    assert evicted(*nodes) == ["n1"] * 2
+    busy = replace(HALF_TO_80, node_selector=FrozenMap({"kubernetes.io/hostname": "n1"}))
+    assert evicted(*nodes, params=busy) == []
+
+
 def test_limits_hold_per_node_and_in_all() -> None:
     full = [*vms("n1", 10, 10), *vms("n2", 10, 10), *vms("n3", 10, 0)]
     assert sorted(evicted(*full)) == ["n1", "n1", "n2", "n2"]

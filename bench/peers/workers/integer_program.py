@@ -85,12 +85,17 @@ def _rules(program: pulp.LpProblem, given: dict[str, Any], on: dict[tuple[int, i
 
 def main() -> None:
     given = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    resource.setrlimit(resource.RLIMIT_AS, (given["memory_limit_mib"] * 2**20,) * 2)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (given["memory_limit_mib"] * 2**20, before[1]))
     started = time.perf_counter()
     program, on = model(given)
     built = time.perf_counter() - started
-    program.solve(pulp.PULP_CBC_CMD(msg=False, timeLimit=given["seconds"], threads=2))
+    resource.setrlimit(resource.RLIMIT_AS, before)  # the limit is the model's; CBC may have what it wants
+    log = Path("cbc.log")
+    program.solve(pulp.PULP_CBC_CMD(msg=False, timeLimit=given["seconds"], threads=2, logPath=str(log)))
     answer: dict[str, Any] = {"seconds": time.perf_counter() - started, "built_seconds": built}
+    said = [line for line in log.read_text(encoding="utf-8").splitlines() if line.startswith("Result - ")]
+    answer["said"] = said[-1].removeprefix("Result - ") if said else "nothing"
     found = program.sol_status in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible)
     answer["end"] = "proven" if program.sol_status == pulp.LpSolutionOptimal else "limit" if found else "no plan"
     if found:
