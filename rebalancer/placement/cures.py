@@ -116,25 +116,27 @@ def _stuck_together(rule: Exclusion, problem: Problem, stays: Bools) -> int:
     return sum(degree for item, degree in degrees if problem.judged[item])
 
 
-def mobile_items(problem: Problem) -> list[bool]:
+def mobile_items(problem: Problem) -> Bools:
     """[I]: movable, and some other node that its class allows could hold it if that node were empty of items."""
-    roomy: dict[tuple[int, tuple[int, ...]], int] = {}
-    result: list[bool] = []
     spare = np.minimum(problem.capacity, problem.ceiling) - problem.base
-    for item in range(problem.items):
-        if not problem.movable[item]:
-            result.append(False)
-            continue
-        row, weight = int(problem.klass[item]), tuple(problem.demand[item].tolist())
-        key = (row, weight)
-        if key not in roomy:
-            wanted = problem.demand[item] > 0
-            fits = (spare[:, wanted] >= problem.demand[item][wanted]).all(axis=1)
-            nodes = np.flatnonzero(fits & problem.allowed[row])
-            roomy[key] = -1 if len(nodes) == 0 else int(nodes[0]) if len(nodes) == 1 else problem.nodes
-        only = roomy[key]
-        result.append(only not in (-1, int(problem.home[item])))
+    order = np.lexsort((np.arange(problem.nodes), -spare[:, 0]))
+    result = np.zeros(problem.items, dtype=bool)
+    for row in np.unique(problem.klass[problem.movable]).tolist():
+        items = np.flatnonzero(problem.movable & (problem.klass == row))
+        # Nearly all fit one of the two emptiest; whoever does not is tried on all nodes.
+        nodes = order[problem.allowed[row, order]]
+        for node in nodes[:2].tolist():
+            fitting = _holds(spare[node], problem.demand[items]) & (problem.home[items] != node)
+            result[items[fitting]] = True
+        for item in items[~result[items]].tolist():
+            result[item] = (_holds(spare[nodes], problem.demand[item]) & (nodes != problem.home[item])).any()
     return result
+
+
+def _holds(spare: Ints, demand: Ints) -> Bools:
+    """Whether there is as much to spare as is asked for, of whatever is asked for."""
+    enough: Bools = ((spare >= demand) | (demand <= 0)).all(axis=-1)
+    return enough
 
 
 def _excess(start: Assignment, node: int) -> Ints:
@@ -152,7 +154,7 @@ class _Clinic:
         self.index, self.problem, self.keep = index, index.problem, keep
         self.spared = index.problem.scale * spared // 1000
         self.start = Assignment(index)
-        self.mobile = mobile_items(self.problem)
+        self.mobile: list[bool] = mobile_items(self.problem).tolist()
         self.forced = {item for item in np.flatnonzero(self.problem.misplaced > 0).tolist() if self.mobile[item]}
         self.groups: dict[int, list[Thinning]] = {}
         self.wide: list[tuple[int, ...]] = []

@@ -19,6 +19,10 @@ EJECTIONS = 40
 """Receivers that are looked into for an item to eject: those that lack the least room come first."""
 
 
+FRUITLESS = 60
+"""Items in a row for which nothing can make room, or nodes that no other cure helps, after which no more are tried."""
+
+
 def greedy(index: Index, diagnosis: Diagnosis, fit: Fit, stop: Stop) -> Assignment:
     """A valid placement that cures what it can; an interrupted one cures less."""
     state = Assignment(index)
@@ -26,28 +30,29 @@ def greedy(index: Index, diagnosis: Diagnosis, fit: Fit, stop: Stop) -> Assignme
     pending = [(item, cure) for cure in diagnosis.cures for item in cure.option(0)]
     pending.sort(key=lambda entry: (-weight[entry[0]], entry[0]))
     stuck: dict[int, Cure] = {}
+    failures = 0
     for item, cure in pending:
         if stop.interrupted:
             return state
-        if not _place(state, item, fit):
+        mask = state.receivers(item)
+        if mask.any():
+            state.move(item, choose(state, item, mask, fit))
+        elif failures < FRUITLESS and _eject(state, item):
+            failures = 0
+        else:
+            failures += 1
             stuck.setdefault(cure.node, cure)
+    failures = 0
     for node in sorted(stuck):
         if stop.interrupted:
             return state
-        _other_cure(state, stuck[node], weight, fit)
+        if failures < FRUITLESS:
+            failures = 0 if _other_cure(state, stuck[node], weight, fit) else failures + 1
     mend(state, fit, stop)
     return state
 
 
-def _place(state: Assignment, item: int, fit: Fit) -> bool:
-    mask = state.receivers(item)
-    if mask.any():
-        state.move(item, choose(state, item, mask, fit))
-        return True
-    return _eject(state, item, fit)
-
-
-def _eject(state: Assignment, item: int, fit: Fit) -> bool:
+def _eject(state: Assignment, item: int) -> bool:
     """Make room on a receiver by moving a smaller item, that has not moved yet, on from there."""
     problem = state.problem
     nodes = np.flatnonzero(state.receivers_by_rule(item))
@@ -86,8 +91,8 @@ def _eject(state: Assignment, item: int, fit: Fit) -> bool:
     return False
 
 
-def _other_cure(state: Assignment, cure: Cure, weight: Ints, fit: Fit) -> None:
-    """Try the node's other cures; the first that can be carried out whole wins, else the most complete one."""
+def _other_cure(state: Assignment, cure: Cure, weight: Ints, fit: Fit) -> bool:
+    """Try the node's other cures; the most complete and then cheapest one wins. Whether it is not the first."""
     counted = state.problem.counted
     first = {item: int(state.at[item]) for item in cure.option(0)}
     outcomes: list[tuple[int, int, int, dict[int, int]]] = []
@@ -109,11 +114,13 @@ def _other_cure(state: Assignment, cure: Cure, weight: Ints, fit: Fit) -> None:
     over = int(np.maximum(state.load[cure.node, :counted] - state.problem.low[cure.node], 0).sum())
     cost = int(state.problem.cost[[item for item, node in first.items() if node != state.problem.home[item]]].sum())
     best = min(outcomes, key=lambda outcome: outcome[:3])
-    if best[:2] < (over, cost):
-        for item in first:
-            state.move(item, int(state.problem.home[item]))
-        for item, node in best[3].items():
-            state.move(item, node)
+    if best[:2] >= (over, cost):
+        return False
+    for item in first:
+        state.move(item, int(state.problem.home[item]))
+    for item, node in best[3].items():
+        state.move(item, node)
+    return True
 
 
 def _restore(state: Assignment, before: set[int], placed: dict[int, int], first: dict[int, int]) -> None:

@@ -55,7 +55,7 @@ class Market:
     def __init__(self, index: Index, diagnosis: Diagnosis) -> None:
         problem = self.problem = index.problem
         self.index, self.wide = index, diagnosis.wide
-        self.mobile = np.array(mobile_items(problem), dtype=bool)
+        self.mobile = mobile_items(problem)
         self.cures = {cure.node: cure for cure in diagnosis.cures if self._sells(cure)}
         self.nodes = list(self.cures)
         sizes = np.concatenate(

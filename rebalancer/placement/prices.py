@@ -44,6 +44,7 @@ class _Master:
         self.objective = solver.Objective()
         self.objective.SetMinimization()
         self.known: dict[tuple[bool, int, Deal], pywraplp.Variable] = {}
+        self.solved = False
         self._connect(market)
 
     def _connect(self, market: Market) -> None:
@@ -77,13 +78,14 @@ class _Master:
     def solve(self) -> tuple[float, Floats]:
         """(the value of the best mix, the price of each flavour)."""
         self.solver.Solve()
+        self.solved = True
         prices = np.array([max(0.0, -row.dual_value()) for row in self.leaving]) * self.bulky
         return self.objective.Value() + self.others, prices
 
     def favourites(self) -> dict[int, Deal]:
-        """The deal of each seller of which the mix holds most."""
+        """The deal of each seller of which the mix holds most, once there is a mix."""
         best: dict[int, tuple[float, Deal]] = {}
-        for (sells, number, deal), share in self.known.items():
+        for (sells, number, deal), share in self.known.items() if self.solved else ():
             if sells and share.solution_value() > best.get(number, (0.0, deal))[0]:
                 best[number] = share.solution_value(), deal
         return {number: deal for number, (_, deal) in best.items()}

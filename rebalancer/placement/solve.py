@@ -140,7 +140,8 @@ class _Search:
         enough = self.reached.cost if self._at_first_floors() else None
         self.priced, aimed = price(self.index, self.diagnosis, enough, stop=self.stop, work=work)
         for fit in FITS:
-            self.offer(greedy(self.index, aimed, fit, self.stop))
+            if not self.proven():
+                self.offer(greedy(self.index, aimed, fit, self.stop))
 
     def _improve(self) -> None:
         """Neighbourhoods, until the cost is so near to the bound that the search may rest."""
