@@ -7,7 +7,7 @@ nearly all nodes are close under the threshold, and what must leave a hot node h
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rebalancer.domain.cluster import KubeVirt, Namespace
 from rebalancer.domain.frozen import FrozenMap
@@ -45,7 +45,7 @@ class Shape:
     """What a cluster is made of. Shares are of VMs, or of nodes for `tainted` and `gold`.
 
     `spread` is the standard deviation of the nodes' loads; `crowded` nodes are filled to between 84 and 98 %; `plain`
-    leaves out rules, faults and differences of nodes.
+    leaves out rules, faults and differences of nodes. Nodes have `cpu` cores and `memory` GiB.
     """
 
     nodes: int
@@ -60,6 +60,8 @@ class Shape:
     gold: float = 0.20
     tainted: float = 0.02
     large: float = 0.10
+    cpu: int = field(default=84, repr=False)
+    memory: int = field(default=256, repr=False)
 
     @classmethod
     def loose(cls, nodes: int, *, plain: bool = False) -> Shape:
@@ -104,13 +106,13 @@ class _Builder:
     def _node(self, name: str) -> None:
         shape, chance = self.shape, self.chance
         labels = {**LABELS, HOSTNAME: name, ZONE: f"z{len(self.nodes) % 3}"}
-        cpu, memory = 84, 256
+        cpu, memory = shape.cpu, shape.memory
         taints: tuple[Taint, ...] = ()
         if not shape.plain:
             if chance.random() < shape.gold:
                 labels["tier"] = "gold"
             if chance.random() < shape.large:
-                cpu, memory = 168, 512
+                cpu, memory = 2 * shape.cpu, 2 * shape.memory
             if chance.random() < shape.tainted:
                 taints = (Taint(key="reserved", value="gpu", effect="NoSchedule"),)
         self.nodes[name] = Node(

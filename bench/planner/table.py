@@ -1,4 +1,4 @@
-"""The planner's table: instances, what is measured, and a line for each."""
+"""What is measured of one instance, and the line that it makes in the table."""
 
 from __future__ import annotations
 
@@ -6,108 +6,142 @@ import gc
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing.queues import SimpleQueue
-from pathlib import Path
+from typing import TypeVar
 
-from bench.planner import btrplace, bytedance, synthetic
-from bench.planner.synthetic import Shape
+from bench.planner.instances import Instance
 from rebalancer.domain.plan import Plan
-from rebalancer.domain.snapshot import Snapshot
-from rebalancer.kube.dump import read_dump
 from rebalancer.planning.decide import decide
 from rebalancer.planning.params import PlanningParams
-from rebalancer.policy.load import PolicyParams, Thresholds
-from rebalancer.policy.triggers import TriggerMemory, find
+from rebalancer.policy.overview import Overview
+from rebalancer.policy.triggers import TriggerMemory, triggers
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-DATA = ROOT.parent / "shared" / "data"
-DUMP = ROOT / "tests" / "data" / "kubevirt-12x130.json.gz"
-
-AT_80 = PolicyParams(hold_seconds=0, thresholds=Thresholds(cpu_high=80, cpu_low=80))
-AT_100 = PolicyParams(hold_seconds=0, thresholds=Thresholds(cpu_high=100, cpu_low=100))
-DEFAULTS = PolicyParams(hold_seconds=0)
-FULL = PolicyParams(hold_seconds=0, thresholds=Thresholds(cpu_high=98, cpu_low=98))
-
-Instance = tuple[str, Callable[[], Snapshot], PolicyParams]
+T = TypeVar("T")
 
 COLUMNS = (
     "instance", "nodes", "VMs", "hot", "broken", "moves", "bound", "cost", "cost bound", "gap %", "hot left",
-    "broken left", "waves", "read s", "triggers s", "decide s", "CPU s", "MB", "equal",
+    "broken left", "waves", "quiet min", "read s", "triggers s", "first plan s", "end s", "CPU s", "MB", "equal",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One line of the table, in the order of COLUMNS."""
+class Measured:
+    """One instance's figures. Seconds are by the wall clock but for `cpu`; `hops` are moves that only stop over.
 
-    cells: tuple[str, ...]
+    `read`: until there is a snapshot; `find`: what is known of it, and the triggers; `first`: a decision without
+    search; `end` and `cpu`: the quickest whole decision. `equal`: how many of `runs` plans were the first one's.
+    """
+
+    name: str
+    nodes: int
+    vms: int
+    hot: int
+    broken: int
+    moves: int
+    moves_bound: int
+    hops: int
+    cost: int
+    cost_bound: int
+    gap: float
+    proven: bool
+    hot_left: int
+    broken_left: int
+    waves: int
+    quiet: float
+    read: float
+    find: float
+    first: float
+    end: float
+    cpu: float
+    megabytes: int
+    runs: int
+    equal: int
+
+    def line(self) -> str:
+        """The row, as markdown."""
+        gap = "proven" if self.proven else f"{100 * self.gap:.3f}"
+        moves = f"{self.moves} ({self.hops} stops)" if self.hops else f"{self.moves}"
+        cells = (
+            self.name, f"{self.nodes:,}", f"{self.vms:,}", self.hot, self.broken, moves, self.moves_bound, self.cost,
+            self.cost_bound, gap, self.hot_left, self.broken_left, self.waves, f"{self.quiet / 60:.0f}",
+            f"{self.read:.2f}", f"{self.find:.2f}", f"{self.first:.2f}", f"{self.end:.2f}", f"{self.cpu:.2f}",
+            self.megabytes, f"{self.equal} of {self.runs}",
+        )  # fmt: skip
+        return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
-def instances() -> Iterator[Instance]:
-    """All instances whose data is there; what is missing is told."""
-    yield "real dump 12x130", partial(read_dump, DUMP), DEFAULTS
-    for nodes in (12, 100, 1_000, 5_000):
-        for kind, shape in (("loose", Shape.loose(nodes)), ("tight", Shape.tight(nodes))):
-            yield f"{kind} {nodes}", partial(synthetic.cluster, shape, 1), AT_80
-    for file in ("li3", "li4", "li5", "li6", "nr3", "nr4"):
-        path = DATA / "btrplace" / f"{file}.gz"
-        if not path.exists():
-            print(f"{path} is missing: BtrPlace's {file} is left out", file=sys.stderr)
-            continue
-        for rules in (False, True):
-            label = f"BtrPlace {file}{' with rules' if rules else ''}"
-            yield label, partial(_btrplace, path, rules=rules), AT_100
-    path = DATA / "bytedance" / "clear2.json.gz"
-    if not path.exists():
-        print(f"{path} is missing: ByteDance's clusters are left out", file=sys.stderr)
-        return
-    for number in (0, 1):
-        yield f"ByteDance {number + 1}", partial(_bytedance, path, number), FULL
+def heading() -> list[str]:
+    """The table's first two lines."""
+    return ["| " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * (len(COLUMNS) - 1)]
 
 
-def _btrplace(path: Path, *, rules: bool) -> Snapshot:
-    return btrplace.cluster(btrplace.read(path), rules=rules)
+def progress(text: str) -> None:
+    """Show what goes on, on a terminal only, in the place of what was shown before."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{text}")
+        sys.stderr.flush()
 
 
-def _bytedance(path: Path, number: int) -> Snapshot:
-    return bytedance.clusters(path)[number]
+def timed(work: Callable[[], T]) -> tuple[T, float, float]:
+    """What work gives, and its seconds by the wall clock and of CPU."""
+    begun, used = time.perf_counter(), time.process_time()
+    result = work()
+    return result, time.perf_counter() - begun, time.process_time() - used
 
 
-def measure(instance: Instance, runs: int, seconds: float) -> Row:
-    """Read, find triggers, decide; and decide again to see whether the plan is the same."""
-    label, read, policy = instance
-    started = time.perf_counter()
-    snapshot = read()
+def measure(instance: Instance, runs: int, seconds: float) -> Measured:
+    """Read, look, decide without search and with it; and decide again to see whether the plan is the same."""
+    runs = max(1, min(runs, instance.runs))
+    progress(f"{instance.name}: reading")
+    snapshot, reading, _ = timed(instance.read)
     gc.collect()
     gc.freeze()  # the instance itself is no garbage, and looking through it again and again is not the planner's time
-    reading = time.perf_counter() - started
-    started = time.perf_counter()
-    triggers, _ = find(snapshot, policy, TriggerMemory(), snapshot.taken)
-    finding = time.perf_counter() - started
-    params = PlanningParams(policy=policy, seconds=seconds)
-    plans: list[Plan] = []
-    times: list[tuple[float, float]] = []
-    for _ in range(runs):
-        started, used = time.perf_counter(), time.process_time()
-        plans.append(decide(snapshot, triggers, params, now=snapshot.taken, clock=time.perf_counter))
-        times.append((time.perf_counter() - started, time.process_time() - used))
-    plan = plans[0]
-    took = min(times)
-    cost = sum(move.cost for move in plan.moves)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    cells = (
-        label, len(snapshot.nodes), len(snapshot.vmis), len(plan.before.hotspots), len(plan.before.violations),
-        len(plan.moves), plan.bound.moves, cost, plan.bound.cost,
-        "proven" if plan.bound.proven else f"{100 * plan.bound.gap:.3f}", len(plan.after.hotspots),
-        len(plan.after.violations), len(plan.waves), f"{reading:.2f}", f"{finding:.2f}", f"{took[0]:.2f}",
-        f"{took[1]:.2f}", memory, f"{len({p.id for p in plans}) == 1} ({runs})",
-    )  # fmt: skip
-    return Row(cells=tuple(str(cell) for cell in cells))
+    progress(f"{instance.name}: looking for triggers")
 
+    def look() -> Overview:
+        overview = Overview.of(snapshot, instance.policy)
+        overview.told()
+        return overview
 
-def measured(position: int, runs: int, seconds: float, results: SimpleQueue[Row]) -> None:
-    """`measure` in a process of its own."""
-    results.put(measure(list(instances())[position], runs, seconds))
+    overview, looking, _ = timed(look)
+    (found, _), finding, _ = timed(lambda: triggers(overview, TriggerMemory(), snapshot.taken))
+
+    def plan(limit: float) -> Plan:
+        params = PlanningParams(policy=instance.policy, seconds=limit)
+        return decide(snapshot, found, params, now=snapshot.taken, clock=time.perf_counter, overview=overview)
+
+    progress(f"{instance.name}: first plan")
+    _, first, _ = timed(lambda: plan(0.0))
+    results = []
+    for number in range(runs):
+        progress(f"{instance.name}: plan {number + 1} of {runs}")
+        results.append(timed(lambda: plan(seconds)))
+    best = results[0][0]
+    cost = sum(move.cost for move in best.moves)
+    return Measured(
+        name=instance.name,
+        nodes=len(snapshot.nodes),
+        vms=len(snapshot.vmis),
+        hot=len(best.before.hotspots),
+        broken=len(best.before.violations),
+        moves=len(best.moves),
+        moves_bound=best.bound.moves,
+        hops=sum(move.hop for move in best.moves),
+        cost=cost,
+        cost_bound=best.bound.cost,
+        gap=best.bound.gap,
+        proven=best.bound.proven,
+        hot_left=len(best.after.hotspots),
+        broken_left=len(best.after.violations),
+        waves=len(best.waves),
+        quiet=best.quiet_seconds,
+        read=reading,
+        find=looking + finding,
+        first=first,
+        end=min(wall for _, wall, _ in results),
+        cpu=min(cpu for _, _, cpu in results),
+        megabytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        runs=runs,
+        equal=sum(result.id == best.id for result, _, _ in results),
+    )
