@@ -56,23 +56,30 @@ async def connect(access: Access, *, monotonic: Callable[[], float], params: Cli
     params = params or CLIENT_DEFAULTS
     in_cluster = not access.kubeconfig and "KUBERNETES_SERVICE_HOST" in os.environ
     configuration = await _load(access, in_cluster)
+    tls = await anyio.to_thread.run_sync(_tls, configuration, access) if _is_tls(configuration) else None
     if in_cluster:
         credentials = TokenFile(f"{access.service_account}/token", monotonic).header
     else:
-        credentials = Kubeconfig(access, configuration).header
-    tls = await anyio.to_thread.run_sync(_tls, configuration, access) if _is_tls(configuration) else True
+        credentials = Kubeconfig(access, configuration, tls).header
 
     def connector() -> aiohttp.BaseConnector:
-        return aiohttp.TCPConnector(limit=params.connections, ssl=tls, socket_factory=_open_socket)
+        # A connection has the client certificate that it was opened with: one that has been renewed needs a new one.
+        once = bool(configuration.cert_file)
+        return aiohttp.TCPConnector(
+            limit=params.connections, ssl=tls or True, socket_factory=_open_socket, force_close=once
+        )
 
     async def trust() -> None:
-        await anyio.to_thread.run_sync(_trust_also, tls, configuration.ssl_ca_cert)
+        if tls is not None:
+            # As it is now: a kubeconfig may have its certificate authorities in itself, not in a file.
+            with suppress(ConfigError):
+                await anyio.to_thread.run_sync(_trust_also, tls, await _load(access, in_cluster))
 
     endpoint = Endpoint(
         base_url=configuration.host,
         connector=connector,
         credentials=credentials,
-        trust=trust if configuration.ssl_ca_cert else None,
+        trust=trust,
         proxy=configuration.proxy or None,
         server_hostname=configuration.tls_server_name or None,
     )
@@ -152,14 +159,21 @@ def _tls(configuration: Any, access: Access) -> ssl.SSLContext:
     return context
 
 
-def _trust_also(context: Any, ca_file: str) -> None:
-    """Adds the certificate authorities of a file, which somebody may have replaced, to those that are trusted already.
+def _trust_also(context: ssl.SSLContext, configuration: Any) -> None:
+    """Adds the certificate authorities, which somebody may have replaced, to those that are trusted already.
 
     The old ones stay trusted until a restart. A file that cannot be read changes nothing: the server stays refused.
     """
-    if isinstance(context, ssl.SSLContext):
+    if configuration.ssl_ca_cert:
         with suppress(OSError, ssl.SSLError):
-            context.load_verify_locations(cafile=ca_file)
+            context.load_verify_locations(cafile=configuration.ssl_ca_cert)
+
+
+def _identify(context: ssl.SSLContext, configuration: Any) -> None:
+    """From now on connections are opened with the client certificate as it is now, if there is one."""
+    if configuration.cert_file:
+        with suppress(OSError, ssl.SSLError):
+            context.load_cert_chain(configuration.cert_file, keyfile=configuration.key_file)
 
 
 class TokenFile:
@@ -186,19 +200,26 @@ class TokenFile:
 
 
 class Kubeconfig:
-    """Credentials of a kubeconfig; read again, exec plugin and all, when the server refuses them."""
+    """Credentials of a kubeconfig; read again, exec plugin and all, when the server refuses them.
 
-    def __init__(self, access: Access, configuration: Any) -> None:
+    A client certificate goes into `tls`, and is used by the connections that are opened after that.
+    """
+
+    def __init__(self, access: Access, configuration: Any, tls: ssl.SSLContext | None = None) -> None:
         self._access = access
+        self._tls = tls
         self._header = _authorization(configuration)
 
     async def header(self, fresh: bool) -> str:
         """The Authorization header's value, "" where a client certificate is the credential."""
         if fresh:
             try:
-                self._header = _authorization(await _load(self._access, in_cluster=False))
+                found = await _load(self._access, in_cluster=False)
             except ConfigError as error:
                 raise ApiError(str(error), status=401) from error
+            self._header = _authorization(found)
+            if self._tls is not None:
+                await anyio.to_thread.run_sync(_identify, self._tls, found)
         return self._header
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import ssl
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -107,6 +108,62 @@ def test_a_certificate_that_is_not_accepted_is_a_sentence_until_the_ca_is_replac
                 with pytest.raises(ApiError, match="not accepted"):
                     await api.get("/api/v1/nodes")
                 assert isinstance(await api.get("/api/v1/nodes"), Answer)
+        finally:
+            await runner.cleanup()
+
+    anyio.run(main)
+
+
+def inline(*found: x509.Certificate | ec.EllipticCurvePrivateKey, folder: Path) -> str:
+    """PEM as a kubeconfig has it in itself."""
+    return base64.b64encode(Path(write(folder / "inline.pem", *found)).read_bytes()).decode()
+
+
+def test_what_a_kubeconfig_has_in_itself_is_renewed_with_it(tmp_path: Path) -> None:
+    """Certificate authorities and client certificate; the server knows one client, and another one later."""
+    first, second = certificate("first"), certificate("second")
+    clients = [certificate(name, first) for name in ("old", "new")]
+    welcome = ["old"]
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        assert request.transport is not None
+        subject = dict(pair for (pair,) in request.transport.get_extra_info("peercert")["subject"])
+        return web.json_response({}, status=200 if subject["commonName"] in welcome else 401)
+
+    def kubeconfig(port: int, authority: Pair, client: Pair) -> None:
+        text = KUBECONFIG.replace("PORT", str(port))
+        text = text.replace(
+            "certificate-authority: CA", f"certificate-authority-data: {inline(authority[0], folder=tmp_path)}"
+        )
+        data = [inline(part, folder=tmp_path) for part in client]
+        text = text.replace("token: t", f"client-certificate-data: {data[0]}, client-key-data: {data[1]}")
+        (tmp_path / "kubeconfig").write_text(text, encoding="utf-8")
+
+    async def main() -> None:
+        authorities = write(tmp_path / "first.pem", first[0])
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authorities)
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_cert_chain(write(tmp_path / "server.pem", *certificate("server", first)))
+        runner = web.ServerRunner(web.Server(answer, access_log=None), shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+        port = runner.addresses[0][1]
+        kubeconfig(port, first, clients[0])
+        try:
+            async with await connect(
+                Access(kubeconfig=str(tmp_path / "kubeconfig")), monotonic=anyio.current_time
+            ) as api:
+                assert isinstance(await api.get("/api/v1/nodes"), Answer)
+                welcome[:] = ["new"]
+                with pytest.raises(ApiError, match="401, the credentials are not accepted"):
+                    await api.get("/api/v1/nodes")
+                kubeconfig(port, second, clients[1])
+                context.load_cert_chain(write(tmp_path / "server.pem", *certificate("server", second)))
+                with pytest.raises(ApiError, match="certificate is not accepted"):
+                    await api.get("/api/v1/nodes")
+                for _ in range(2):
+                    found = await api.get("/api/v1/nodes")
+                assert isinstance(found, Answer)
         finally:
             await runner.cleanup()
 
