@@ -21,6 +21,7 @@ from rebalancer.policy.conflicts import Conflict
 from rebalancer.policy.load import PolicyParams, hotspots, judged, limit, node_loads
 from rebalancer.policy.movable import why_immovable
 from rebalancer.policy.overview import Overview
+from rebalancer.policy.returns import left_lately
 from rebalancer.policy.rule_book import RuleBook, tenant_name
 from rebalancer.policy.rules import is_judged, violations
 from rebalancer.policy.score import migration_cost, preference
@@ -31,7 +32,8 @@ class Picture:
     """What planning looks at: the cluster as it is, as it settles, its rules, and what is wrong with it.
 
     `conflicts` are rules that no plan can keep: told, and never in the way of the rest. `immovable` is why each VM
-    stays that was asked about; it grows while a problem is built. `overview` is where most of it comes from; what is
+    stays that was asked about; it grows while a problem is built. `left` are nodes that VMs are not brought back to,
+    as we have just taken them away from there. `overview` is where most of it comes from; what is
     worked out here about nodes ends with the picture.
     """
 
@@ -44,17 +46,20 @@ class Picture:
     params: PolicyParams
     triggers: tuple[Trigger, ...]
     immovable: dict[str, str]
+    left: Mapping[str, frozenset[str]]
 
     @classmethod
-    def of(
+    def of(  # noqa: PLR0913 - what is known besides the snapshot
         cls,
         snapshot: Snapshot,
         triggers: tuple[Trigger, ...],
         params: PolicyParams,
         immovable: Mapping[str, str],
         overview: Overview | None = None,
+        *,
+        now: float,
     ) -> Picture:
-        """`overview` is the snapshot's, by the same params, for callers that have it already."""
+        """`overview` is the snapshot's, by the same params, for callers that have it already. `now` since 1970."""
         overview = overview or Overview.of(snapshot, params)
         settled = overview.state.detached()
         return cls(
@@ -67,6 +72,7 @@ class Picture:
             params=params,
             triggers=triggers,
             immovable=dict(immovable),
+            left=left_lately(snapshot, now),
         )
 
     @property
@@ -154,7 +160,7 @@ def build(picture: Picture, chosen: Collection[str]) -> Built:
     for item, (key, pod) in enumerate(zip(keys, pods, strict=True)):
         if movable[item]:
             row, wanted = classes.of(snapshot.vmis[key], pod)
-            klass[item] = row
+            klass[item] = classes.without(row, picture.left[key]) if key in picture.left else row
             requests.append(wanted)
         else:
             requests.append(pod.spec.requests)

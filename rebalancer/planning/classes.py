@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import replace
 
 import numpy as np
@@ -45,6 +45,15 @@ class Classes:
         if found is None:
             target = target_pod(vmi, source, node, self._kubevirt)
             found = self._by_object[key] = (self._row(vmi, target, node), target.spec.requests)
+        return found
+
+    def without(self, row: int, nodes: Collection[str]) -> int:
+        """A row as another one has it, less some nodes."""
+        mask = self.rows[row].copy()
+        mask[[self._positions[name] for name in nodes if name in self._positions]] = False
+        found = self._by_mask.setdefault(mask.tobytes(), len(self.rows))
+        if found == len(self.rows):
+            self.rows.append(mask)
         return found
 
     def allowed(self) -> NDArray[np.bool_]:

@@ -75,7 +75,7 @@ def decide(  # noqa: PLR0913  # what is wrong, how to plan, and what the caller 
     tells no times. `stop` ends the search early. `overview` is the snapshot's, by the same policy, where it is known
     already.
     """
-    picture = Picture.of(snapshot, triggers, params.policy, immovable or {}, overview)
+    picture = Picture.of(snapshot, triggers, params.policy, immovable or {}, overview, now=now)
     return _Planner(picture, params, now, stop or Stop(params.seconds, clock)).plan()
 
 

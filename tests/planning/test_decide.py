@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
-from builders import ZONE, cluster, node, node_term, spread, vmi
+from builders import NOW, ZONE, cluster, migration, node, node_term, spread, vmi
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from planning.plans import AT_ONCE, moves, planned
 
+from rebalancer.domain.frozen import FrozenMap
+from rebalancer.domain.naming import MANAGED_BY, MANAGER
 from rebalancer.domain.pod import Affinity
 from rebalancer.domain.snapshot import Snapshot
 from rebalancer.placement.stop import Stop
 from rebalancer.planning.decide import decide
 from rebalancer.planning.params import PlanningParams
 from rebalancer.policy.load import PolicyParams, Thresholds
+from rebalancer.policy.returns import RETURN_SECONDS
 from rebalancer.policy.triggers import TriggerMemory, find
 
 DB = {"app": "db"}
@@ -58,6 +62,25 @@ def test_memory_counts_where_it_is_asked_to() -> None:
     plan = planned(snapshot, policy)
     assert moves(plan) == ["b n1>n2"]
     assert plan.moves[0].reasons == ("brings n1 from 90.0 % to 50.0 % memory",)
+
+
+def test_a_vm_is_not_brought_back_within_a_day() -> None:
+    """It was taken away from n2, the emptiest node: until that is a day ago it goes to n3, or another VM goes."""
+    back = vmi("a", on="n2", cpu=5)
+    ours: dict[str, Any] = {"phase": "Succeeded", "labels": FrozenMap({MANAGED_BY: MANAGER})}
+    home = vmi("a", on="n1", cpu=5)
+    nodes = (node("n1", cpu=10), node("n2", cpu=10), node("n3", cpu=10), vmi("c", on="n3", cpu=2))
+    snapshot = cluster(*nodes, home, vmi("b", on="n1", cpu=4), migration(back, "n1", **ours))
+
+    def where(now: float, snapshot: Snapshot = snapshot) -> list[str]:
+        found, _ = find(snapshot, AT_ONCE, TriggerMemory(), 0.0)
+        held = {"default/b": "it stays for this test"}
+        return moves(decide(snapshot, found, PlanningParams(policy=AT_ONCE), now=now, immovable=held))
+
+    assert where(NOW) == ["a n1>n3"]
+    assert where(NOW + RETURN_SECONDS) == ["a n1>n2"]
+    by_hand = cluster(*nodes, home, vmi("b", on="n1", cpu=4), migration(back, "n1", phase="Succeeded"))
+    assert where(NOW, by_hand) == ["a n1>n2"]
 
 
 def test_among_equal_receivers_the_preferred_one_is_taken() -> None:
