@@ -307,7 +307,8 @@ class Cycle:
         number, waves = progress.wave + 1, len(progress.plan.waves)
         if flying:
             done = len(progress.moves) - len(flying)
-            return Step(sentence=words.wave_running(number, waves, len(flying), done, len(progress.moves)))
+            sentence = words.wave_running(number, waves, len(flying), done, len(progress.moves))
+            return Step(sentence=words.giving_way(sentence, {f.move.vmi: f.withdrawn for f in flying.values()}))
         if failures := progress.failures():
             return self._drop(words.ended(failures[0]))
         if (disappointment := gain.broken(progress.moves, progress.promise, self._view.snapshot)) != gain.KEPT:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from rebalancer.control.backoff import Breaker
@@ -102,6 +102,13 @@ def started(moves: Sequence[Move], wave: int, waves: int, held: Sequence[Held]) 
 def wave_running(wave: int, waves: int, running: int, done: int, moves: int) -> Sentence:
     text = f"Wave {wave} of {waves}: {count(running, 'migration')} running, {done} of {count(moves, 'move')} done"
     return Sentence(kind="Running", text=text)
+
+
+def giving_way(beside: Sentence, withdrawn: Mapping[str, str]) -> Sentence:
+    """What else there is to say of migrations that have been deleted and go on: VM and why, "" for all others."""
+    found = [f"{vmi}: {why}" for vmi, why in withdrawn.items() if why]
+    text = f"{beside.text}; {len(found)} deleted, but not ended ({some(found, '; ')})" if found else beside.text
+    return Sentence(kind=beside.kind, text=text)
 
 
 def not_begun(beside: Sentence, refused: Sequence[Outcome]) -> Sentence:

@@ -16,6 +16,7 @@ OTHER = "Other"
 WORDS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "Succeeded": (("Landed", ""),),
     "Failed": (
+        ("NotEnded", "it has not ended$"),
         ("Deadline", "^it passed its deadline"),
         ("LandedElsewhere", "^it landed on "),
         ("Disappeared", "^the migration disappeared"),

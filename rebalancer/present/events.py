@@ -65,8 +65,12 @@ def _events(report: Report, before: Report | None) -> Iterator[Event]:
         yield _ours(report.sentence.kind, report.sentence.text, WARNING)
     if _blind(report) and not (before and _blind(before)):
         yield _ours(report.sentence.kind, report.sentence.text, WARNING)
-    known_aside = set(before.set_aside) if before else set()
-    news = [aside for aside in report.set_aside if aside not in known_aside]
+    yield from _set_aside(report, before)
+
+
+def _set_aside(report: Report, before: Report | None) -> Iterator[Event]:
+    known = set(before.set_aside) if before else set()
+    news = [aside for aside in report.set_aside if aside not in known]
     for aside in news:
         if aside.kind == "Settings":
             yield _ours("SettingsNotApplied", aside.sentence(), WARNING)

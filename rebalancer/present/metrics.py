@@ -31,7 +31,7 @@ HELD = (
     *(budget.MIGRATING, budget.COOLDOWN, budget.PER_DAY, budget.PER_HOUR),
     *(budget.PER_CLUSTER, budget.PER_SOURCE, budget.PER_TARGET, budget.PER_NAMESPACE),
     *(windows.OUTSIDE_WINDOWS, windows.BLACKOUT),
-    *("Throttled", "TargetBackoff", "NotLeader", "Unreadable", OTHER),
+    *("Throttled", "TargetBackoff", "NotLeader", "Unreadable", "ClearingUp", OTHER),
 )
 """What a move can wait for."""
 

@@ -181,6 +181,10 @@ def test_a_migration_that_does_not_end_although_it_was_deleted_holds_up_nothing_
         retire(story, "e")
         await anyio.sleep(100)
         assert story.world.places()["bank/w0"] == "e"
+        assert story.last.sentence.text == (
+            f"Wave 1 of 1: 1 migration running, 0 of 1 move done; 1 deleted, but not ended ({move.vmi}: target "
+            f"{move.target} is not ready)"
+        )
         dropped = await story.until("Dropped", 1200)
         assert "is not ready; deleted 4" in dropped.sentence.text
         assert dropped.sentence.text.endswith(" s ago, it has not ended")
