@@ -1,0 +1,1 @@
+"""Thirty days of a living cluster, lived through by the daemon, by nobody, and by the descheduler."""
