@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from typing import NoReturn, TypeVar
 
@@ -41,6 +42,59 @@ class FrozenMap(dict[K, V]):
 
     def __deepcopy__(self, _memo: object) -> FrozenMap[K, V]:
         return self
+
+
+class Catalog(FrozenMap[str, V]):
+    """A large map, sorted by key, of which others are made that differ in little and know in what."""
+
+    __slots__ = ("_mark", "_origin")
+
+    def __init__(self, items: Mapping[str, V] | Iterable[tuple[str, V]] = ()) -> None:
+        super().__init__(items)
+        self._mark = object()  # to be known by, without being kept alive
+        self._origin: tuple[object, frozenset[str]] | None = None
+
+    def revised(self, changes: Mapping[str, V | None]) -> Catalog[V]:
+        """This catalog with other values; None stands for no value any more."""
+        made: Catalog[V] = Catalog(revised(self, changes))
+        made._origin = (self._mark, frozenset(changes))
+        return made
+
+
+def revised(before: Mapping[str, V], changes: Mapping[str, V | None]) -> dict[str, V]:
+    """A map with other values; None stands for no value any more. Where it was sorted by key, so it stays."""
+    fresh = {key: value for key, value in changes.items() if value is not None}
+    gone = [key for key, value in changes.items() if value is None and key in before]
+    if not gone and all(key in before for key in fresh):
+        return {**before, **fresh}
+    keys, values = list(before), list(before.values())
+    for key in gone:
+        place = _place(keys, key)
+        del keys[place], values[place]
+    for key, value in fresh.items():
+        if key in before:
+            values[_place(keys, key)] = value
+        else:
+            place = bisect_left(keys, key)
+            keys.insert(place, key)
+            values.insert(place, value)
+    return dict(zip(keys, values, strict=True))
+
+
+def _place(keys: list[str], key: str) -> int:
+    """Where a key is."""
+    place = bisect_left(keys, key)
+    return place if place < len(keys) and keys[place] == key else keys.index(key)
+
+
+def revisions(before: Mapping[str, V], after: Mapping[str, V]) -> frozenset[str] | None:
+    """The keys that are all under which two maps may differ, where that is known; None where it is not."""
+    if before is after:
+        return frozenset()
+    if not isinstance(before, Catalog) or not isinstance(after, Catalog) or after._origin is None:
+        return None
+    mark, keys = after._origin
+    return keys if mark is before._mark else None
 
 
 EMPTY: FrozenMap[str, str] = FrozenMap()

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import compress
-from operator import is_not
+from operator import attrgetter, is_not
 from typing import Any
 
-from rebalancer.domain.frozen import FrozenMap
+from rebalancer.domain.frozen import Catalog, FrozenMap, revisions
 from rebalancer.domain.pod import Pod
 from rebalancer.domain.snapshot import SetAside, Snapshot
 from rebalancer.domain.vmi import VMI
@@ -30,10 +30,19 @@ from rebalancer.kube.snapshot import (
     without_twins,
 )
 
-Objects = Mapping[str, Mapping[str, Any]]
-"""The domain values of each kind by key: name, or "namespace/name"; the KubeVirt CR goes by its kind."""
 
-NONE: FrozenMap[str, Any] = FrozenMap()
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What has been stored of one kind since the last assembly, by key; None for what was taken away."""
+
+    items: Mapping[str, Any]
+
+
+Objects = Mapping[str, Mapping[str, Any] | Stored]
+"""The domain values of each kind by key: name, or "namespace/name"; the KubeVirt CR goes by its kind. All of them, or
+those that have been stored."""
+
+NONE: Catalog[Any] = Catalog()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,7 +54,7 @@ class Assembly:
     """
 
     snapshot: Snapshot
-    objects: Mapping[str, FrozenMap[str, Any]]
+    objects: Mapping[str, Catalog[Any]]
     launched: Mapping[str, int]
     pods: Mapping[str, SetAside]
     vmis: Mapping[str, tuple[SetAside, ...]]
@@ -102,14 +111,14 @@ class Assembly:
             snapshot=snapshot, objects=found, launched=launched, pods=warned, vmis=about, blurring=frozenset(blurring)
         )
 
-    def _vmis(self, vmis: FrozenMap[str, VMI]) -> tuple[FrozenMap[str, VMI], list[SetAside]]:
+    def _vmis(self, vmis: Catalog[VMI]) -> tuple[FrozenMap[str, VMI], list[SetAside]]:
         """Those that can be told apart, and a warning for each of the others."""
         before = self.objects.get(VMI_KIND, NONE)
-        if len(before) == len(self.snapshot.vmis) and all(
-            key in before and before[key].uid == vmis[key].uid for key in _changed(before, vmis) if key in vmis
-        ):
-            return vmis, []  # there were no twins, and nobody is new
-        return without_twins(vmis)
+        if len(before) != len(self.snapshot.vmis):
+            return without_twins(vmis)  # there were twins
+        fresh = [vmis[key].uid for key in _changed(before, vmis) if key in vmis and _uid(before, key) != vmis[key].uid]
+        alike = sum(map(set(fresh).__contains__, map(attrgetter("uid"), vmis.values()))) if fresh else 0
+        return without_twins(vmis) if alike != len(set(fresh)) or alike != len(fresh) else (vmis, [])
 
     def _launched(self, changed: Iterable[str], pods: Mapping[str, Pod]) -> tuple[Mapping[str, int], dict[str, str]]:
         """`launched`, and the UIDs of which the first launcher has come or the last one gone, each with the key that
@@ -131,22 +140,22 @@ class Assembly:
         return launched, turned
 
 
-def _following(before: FrozenMap[str, Any], now: Mapping[str, Any]) -> FrozenMap[str, Any]:
+def _following(before: Catalog[Any], now: Mapping[str, Any] | Stored) -> Catalog[Any]:
     """What there is now, sorted by key; the map from before where nothing is another object."""
-    if now is before:
-        return before
-    changed = list(_others(before, now))
+    if isinstance(now, Stored):
+        changes = {key: value for key, value in now.items.items() if before.get(key) is not value}
+        return before.revised(changes) if changes else before
+    changed = dict.fromkeys(_others(before, now))
     if len(before) == len(now) and all(key in before for key in changed):
-        return FrozenMap({**before, **{key: now[key] for key in changed}}) if changed else before
+        return before.revised({key: now[key] for key in changed}) if changed else before
     keys = sorted(now)
-    return FrozenMap(zip(keys, map(now.__getitem__, keys), strict=True))
+    return Catalog(zip(keys, map(now.__getitem__, keys), strict=True))
 
 
-def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterable[str]:
     """The keys under which there is another object than before, or none any more."""
-    if before is not now:
-        yield from _others(before, now)
-        yield from before.keys() - now.keys()
+    known = revisions(before, now)
+    return known if known is not None else (*_others(before, now), *(before.keys() - now.keys()))
 
 
 def _others(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
@@ -156,6 +165,10 @@ def _others(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
 
 def _same(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     return len(before) == len(now) and not any(_others(before, now))
+
+
+def _uid(vmis: Mapping[str, VMI], key: str) -> str | None:
+    return vmis[key].uid if key in vmis else None
 
 
 def _keys_of(turned: Mapping[str, str], vmis: Mapping[str, VMI]) -> Iterator[str]:

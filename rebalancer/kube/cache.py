@@ -8,7 +8,7 @@ from functools import partial
 import anyio
 
 from rebalancer.domain.snapshot import SetAside, Snapshot
-from rebalancer.kube.assembly import Assembly
+from rebalancer.kube.assembly import Assembly, Stored
 from rebalancer.kube.decode import KINDS, Kind
 from rebalancer.kube.reflector import CACHE_DEFAULTS, CacheParams, Reflector
 from rebalancer.kube.retry import Surroundings
@@ -109,13 +109,16 @@ class Cache:
 
     def _assembling(self) -> tuple[int, Mapping[str, int], Callable[[], Assembly]]:
         """The revision and how much each resource has stored by now, and a function that makes a snapshot of what there
-        is: of copies of mere references, or of what the last one was made of where nothing was stored since."""
-        before, stored = self._assembly, {reflector.kind.kind: reflector.stored for reflector in self.reflectors}
-        objects: dict[str, Mapping[str, object]] = {}
+        is: of what has been stored since the last one where that is known, else of copies of mere references."""
+        before, stored = self._assembly, {reflector.kind.kind: reflector.kept.stored for reflector in self.reflectors}
+        objects: dict[str, Mapping[str, object] | Stored] = {}
         for reflector in self.reflectors:
-            kind = reflector.kind.kind
-            known = kind in before.objects and stored[kind] == self._stored.get(kind)
-            objects[kind] = before.objects[kind] if known else dict(reflector.items)
+            kind, kept = reflector.kind.kind, reflector.kept
+            recent = kept.since(self._stored.get(kind, -1))
+            if recent is None:
+                objects[kind] = dict(kept.items)
+            else:
+                objects[kind] = Stored({key: kept.items.get(key) for key in recent})
         aside, version, taken = self._all_set_aside(), self._resource_version(), self._around.now()
         assemble = partial(before.advance, objects, aside, resource_version=version, taken=taken)
         return self.revision, stored, assemble

@@ -13,12 +13,12 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TypeVar
 
 import anyio
 
 from rebalancer.domain.snapshot import SetAside
 from rebalancer.kube.decode import DecodeError, Kind, WatchEvent, decode_event, decode_list
+from rebalancer.kube.kept import Kept, Key, put
 from rebalancer.kube.outcome import (
     EXPIRED,
     FORBIDDEN,
@@ -72,17 +72,14 @@ class CacheParams:
 
 CACHE_DEFAULTS = CacheParams()
 
-Key = str
-V = TypeVar("V")
-
 
 class Reflector:
     """The objects of one kind by key (name, or "namespace/name"). `run` until cancelled.
 
-    `revision` grows with every change, `stored` also where an object has come that is equal, but not the same. `synced`
-    is true after the first whole list. `problem` is why the last attempt failed, "" when all is well. `forbidden` while
-    we may not watch what we have listed. An optional kind that is not served, or that we may not see, is empty and
-    `absent`.
+    `kept` holds them; it also knows of objects that have come and are equal, but not the same, while `revision` grows
+    with every change. `synced` is true after the first whole list. `problem` is why the last attempt failed, "" when
+    all is well. `forbidden` while we may not watch what we have listed. An optional kind that is not served, or that we
+    may not see, is empty and `absent`.
     """
 
     def __init__(
@@ -94,10 +91,9 @@ class Reflector:
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.kind = kind
-        self.items: dict[Key, object] = {}
+        self.kept = Kept()
         self.set_aside: dict[Key, SetAside] = {}
         self.revision = 0
-        self.stored = 0
         self.resource_version = ""
         self.synced = False
         self.absent = False
@@ -118,6 +114,11 @@ class Reflector:
     def age_seconds(self) -> float:
         """Seconds since the API server last gave a sign of life about this resource."""
         return self._around.monotonic() - self._progress
+
+    @property
+    def items(self) -> dict[Key, object]:
+        """The objects."""
+        return self.kept.items
 
     async def run(self, listing: anyio.CapacityLimiter) -> None:
         """Lists and watches for ever. `listing` bounds how many reflectors list at once: lists are what the API
@@ -201,8 +202,7 @@ class Reflector:
         self._note_progress()
         if not self.synced or items != self.items or set_aside != self.set_aside:
             self._replace(items, set_aside)
-        self.items = items
-        self.stored += 1
+        self.kept.replace(items)
 
     def _refused(self, answer: Refusal) -> None:
         """An optional kind may be missing; a continue token that expired is answered by starting over, later."""
@@ -232,8 +232,7 @@ class Reflector:
         return self.synced and not self.absent and now - self._refused_since < self._params.forbidden_seconds
 
     def _replace(self, items: dict[Key, object], set_aside: dict[Key, SetAside]) -> None:
-        self.items = items
-        self.stored += 1
+        self.kept.replace(items)
         self.set_aside = set_aside
         self.synced = True
         self._touch()
@@ -320,8 +319,8 @@ class Reflector:
                 self.listed(items, set_aside, event.resource_version)
                 return True
             self._progress = self._around.monotonic()
-            _put(items, event.key, None if event.type == "DELETED" else event.object)
-            _put(set_aside, event.key, None if event.type == "DELETED" else event.set_aside)
+            put(items, event.key, None if event.type == "DELETED" else event.object)
+            put(set_aside, event.key, None if event.type == "DELETED" else event.set_aside)
         raise ApiError(f"the watch of {self.kind.plural} ended before its list did")
 
     def _read(self, line: bytes) -> WatchEvent:
@@ -367,25 +366,16 @@ class Reflector:
             # No news, and the object stays that we have: new ones for old all the time would be new work for the
             # garbage collector, over and over again. Heartbeats alone are no part of what is compared.
             if getattr(item, "heartbeat", None) != getattr(known, "heartbeat", None):
-                _put(self.items, event.key, item)
-                self.stored += 1
+                self.kept.put(event.key, item)
             return
-        _put(self.items, event.key, item)
-        self.stored += 1
-        _put(self.set_aside, event.key, warning)
+        self.kept.put(event.key, item)
+        put(self.set_aside, event.key, warning)
         self._touch()
 
 
 def _older(version: str, than: str) -> bool:
     """resourceVersions are opaque; where both are numbers, as they have always been, they tell before from after."""
     return version.isdecimal() and than.isdecimal() and int(version) < int(than)
-
-
-def _put(values: dict[Key, V], key: Key, value: V | None) -> None:
-    if value is None:
-        values.pop(key, None)
-    else:
-        values[key] = value
 
 
 def key_of(kind: Kind, item: object) -> Key:

@@ -8,6 +8,7 @@ from itertools import compress
 from operator import eq, is_not
 from typing import TypeVar
 
+from rebalancer.domain.frozen import revisions
 from rebalancer.domain.node import Node
 from rebalancer.domain.pod import Pod
 from rebalancer.domain.snapshot import Snapshot
@@ -49,11 +50,11 @@ class Changes:
 
 
 def differences(before: Mapping[str, V], after: Mapping[str, V]) -> dict[str, Pair[V]]:
-    """Where two maps differ."""
-    if before is after:
-        return {}
-    suspects: Iterable[str]
-    if len(before) == len(after) and all(map(eq, before, after)):
+    """Where two maps differ: where it is known where they may, nothing else is looked at."""
+    suspects: Iterable[str] | None = revisions(before, after)
+    if suspects is not None:
+        pass
+    elif len(before) == len(after) and all(map(eq, before, after)):
         suspects = compress(after, map(is_not, before.values(), after.values()))
     else:
         suspects = compress(after, map(is_not, map(before.get, after), after.values()))

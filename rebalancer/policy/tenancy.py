@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from rebalancer.domain.frozen import revised
 from rebalancer.domain.pod import Pod
 from rebalancer.domain.snapshot import Snapshot
 from rebalancer.domain.vmi import VMI, Migration
@@ -135,7 +136,7 @@ class Tenancy:
         self, snapshot: Snapshot, touched: Collection[str], launchers: Mapping[str, tuple[Pod, ...]], jobs: set[str]
     ) -> tuple[dict[str, Pod], frozenset[str], frozenset[str]]:
         """`active`, `gone` and `unclear`."""
-        active, newcomers = dict(self.active), False
+        chosen_now: dict[str, Pod | None] = {}
         gone, unclear = set(self.gone), set(self.unclear)
         # Pods that were left behind belong to VMs that had something to choose from: of those nothing is taken over.
         again = set(touched) | (self.unclear if gone else set())
@@ -152,14 +153,8 @@ class Tenancy:
                     unclear.add(key)
                     chosen, left = _choice(vmi, pods, jobs, settled=self.settled)
                     gone.update(left)
-            if chosen is None:
-                active.pop(key, None)
-            else:
-                newcomers = newcomers or key not in active
-                active[key] = chosen
-        if newcomers:
-            active = {key: active[key] for key in snapshot.vmis if key in active}
-        return active, frozenset(gone), frozenset(unclear)
+            chosen_now[key] = chosen
+        return revised(self.active, chosen_now), frozenset(gone), frozenset(unclear)
 
 
 def _choice(vmi: VMI, pods: list[Pod], jobs: Collection[str], *, settled: bool) -> tuple[Pod | None, list[str]]:
