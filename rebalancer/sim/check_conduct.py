@@ -27,6 +27,8 @@ class Terms(Protocol):
     def deadline_seconds_per_gib(self) -> float: ...
     @property
     def blink_seconds(self) -> float: ...
+    @property
+    def glance_seconds(self) -> float: ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -118,13 +120,13 @@ class Conduct:
         """A migration of ours has just been made."""
         name, about = vmi_of(migration), full_name(migration)
         vm, now, bounds = self._vm(name), self._store.now(), self._bounds
-        if vm.not_ours and now - vm.since > bounds.blink_seconds:
+        if vm.not_ours and now - vm.since > bounds.glance_seconds:
             self._say(9, about, f"{name} {vm.not_ours}, {now - vm.since:.0f} s before it was made")
         ended = max(vm.ended.values(), default=float("-inf"))
         # The API's times are whole seconds: nobody can keep to a finer one.
         if bounds.blink_seconds < now - ended < bounds.cooldown_seconds - 1.0:
             self._say(5, about, f"{name} has migrated {now - ended:.0f} s ago and should rest")
-        if target == vm.node and now - vm.arrived > bounds.blink_seconds:
+        if target == vm.node and now - vm.arrived > bounds.glance_seconds:
             self._say(3, about, f"{name} is on {target} already")
         found = self._store.find(VMIS, *name.split("/", 1))
         guest = ((found or {}).get("spec") or {}).get("domain", {}).get("memory", {}).get("guest")

@@ -6,6 +6,7 @@ What others did to the cluster meanwhile is not held against us: each check comp
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -35,7 +36,7 @@ class Bounds:
     `identities` maps the API user of each replica to its name in the lease; empty = one replica named `identity`.
     `cooldown_seconds`: how long a VM rests at least, 0 for not at all. A migration may take `deadline_seconds`, and
     more by its VM's memory. `blink_seconds`: what others did within this time before we acted we cannot have known,
-    and what they want of us we cannot do sooner.
+    and what they want of us we cannot do sooner; `glance_seconds` for what the VM itself says, which we read last.
     """
 
     high: Mapping[str, float] = field(default_factory=lambda: {"cpu": 80.0})
@@ -48,6 +49,7 @@ class Bounds:
     deadline_seconds: float = float("inf")
     deadline_seconds_per_gib: float = 0.0
     blink_seconds: float = BLINK_SECONDS
+    glance_seconds: float = BLINK_SECONDS
     dry_run: bool = False
     identity: str = "kubevirt-rebalancer"
     identities: Mapping[str, str] = field(default_factory=dict)
@@ -80,6 +82,15 @@ class _Wave:
     arrivals: dict[str, list[Obj]] = field(default_factory=dict)
 
 
+@dataclass(slots=True, kw_only=True)
+class _Start:
+    """A migration that a process has begun; `gone` with its VM."""
+
+    moment: float
+    vmi: str
+    gone: bool = False
+
+
 class Checkers:
     """Subscribe `change` to the store and `request` to the API server; `broken` grows."""
 
@@ -89,6 +100,7 @@ class Checkers:
         self.broken: list[Broken] = []
         self._wave: _Wave | None = None
         self._created: list[tuple[float, str, bool]] = []
+        self._made: dict[str, list[_Start]] = {}
         self._touched: dict[str, float] = {}
         self._landings: dict[str, list[tuple[float, str, str]]] = {}
         self._posted: dict[str, float] = {}
@@ -116,6 +128,8 @@ class Checkers:
             self._say(8, entry.path, f"{entry.method} in dry run")
         if plural not in ("leases", "events") and entry.code < 300 and entry.code:
             self._check_leader(entry)
+        if entry.code == 201 and plural == MIGRATIONS:
+            self._check_memory(entry)
 
     def change(self, change: Change) -> None:
         """The cluster has changed."""
@@ -133,9 +147,11 @@ class Checkers:
         elif change.resource == "pods":
             self._pod_changed(change)
         elif change.resource == VMIS and change.type == DELETED:
-            # KubeVirt removes a VM's migrations with it; the rates are bounded by those that exist.
+            # KubeVirt removes a VM's migrations with it: of those that do not exist, each process knows its own.
             gone = f"{change.namespace}/{change.name}"
             self._created = [entry for entry in self._created if entry[1] != gone]
+            for start in itertools.chain.from_iterable(self._made.values()):
+                start.gone = start.gone or start.vmi == gone
         elif change.resource == VMIS and change.previous is not None:
             before = (change.previous.get("status") or {}).get("nodeName")
             after = (change.object.get("status") or {}).get("nodeName")
@@ -224,6 +240,20 @@ class Checkers:
         ):
             if found > limit:
                 self._say(6, about, f"migration {found} {name}, {limit} are allowed")
+
+    def _check_memory(self, entry: Entry) -> None:
+        """A process also counts what it has begun itself and what went with its VM."""
+        now, vmi = self._store.now(), f"{entry.body['metadata'].get('namespace')}/{entry.body['spec'].get('vmiName')}"
+        made = self._made.setdefault(entry.user, [])
+        gone = sum(start.gone and now - start.moment < HOUR for start in made)
+        made.append(_Start(moment=now, vmi=vmi))
+        blink = self._bounds.blink_seconds
+        there = sum(now - moment < HOUR for moment, _, ours in self._created if ours or now - moment > blink)
+        if gone and gone + there > self._bounds.per_hour:
+            text = (
+                f"migration {gone + there} within an hour, {gone} of VMs that are gone; {self._bounds.per_hour} allowed"
+            )
+            self._say(6, vmi, text)
 
     # Promise 9: others first
 

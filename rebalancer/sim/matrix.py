@@ -23,13 +23,18 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from multiprocessing.pool import Pool
 
+from rebalancer.daemon import Makers
 from rebalancer.sim.perturb import EVENT, KINDS, WRITE, Point
+from rebalancer.sim.planted import PLANTED
 from rebalancer.sim.small_worlds import WORLDS
 from rebalancer.sim.trial import Case, Result, play
 
-SEEDS = (0, 1)
-"""Every world is run with each of these."""
+SEEDS = (0,)
+"""Every world is run with each of these, unless the command line names more."""
+TRIES = 60
+"""So many points, at most, are tried to find a planted fault."""
 CHUNK = 50
 """Runs after which a process is replaced: what is listed is kept from the garbage collector, a daemon lives once."""
 PROCESSES = os.cpu_count() or 1
@@ -55,7 +60,7 @@ def cases(worlds: Iterable[str] = tuple(WORLDS), seeds: Iterable[int] = SEEDS) -
 def judge(case: Case, clean: Result) -> Result:
     """Run a case and compare its end with that of the run without faults; whatever was raised is wrong, too."""
     try:
-        result = play(case)
+        result = play(case, PLANTED[case.plant].makers if case.plant else Makers())
     except Exception as error:  # the edge: a run that cannot be finished is a finding like others
         return replace(clean, case=case, wrong=(f"{type(error).__name__}: {error}",))
     return replace(result, wrong=(*result.wrong, *compare(result, clean)))
@@ -64,6 +69,57 @@ def judge(case: Case, clean: Result) -> Result:
 def compare(result: Result, clean: Result) -> Iterator[str]:
     """What is not as in the run without faults, and not explained by the kind of fault."""
     yield from (f"left at the end: {text}" for text in result.left if text not in clean.left)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hunt:
+    """What the search for a planted fault came to: runs tried, and the one that tells of it, None for none."""
+
+    plant: str
+    tried: int
+    found: Result | None
+    by: str = ""
+
+    def line(self) -> str:
+        """A row of the table."""
+        where = f"`{self.found.case.command().partition('--only ')[2].partition(' --')[0]}`" if self.found else ""
+        return f"| {self.plant} | {self.tried} | {self.by or 'NOT FOUND'} | {where} |"
+
+
+def hunt(name: str, tries: int = TRIES) -> Hunt:
+    """Look for a planted fault: in the worlds where it matters without any other fault, then at the points where it
+    can show, evenly spread, so many at most."""
+    plant, chosen = PLANTED[name], list[Case]()
+    for world in plant.worlds:
+        marks = reference(world, SEEDS[0]).marks
+        chosen += [
+            case
+            for case in cases((world,), SEEDS[:1])
+            if (point := case.point)
+            and (point.at, point.kind) in plant.kinds
+            and marks[point.at][point.index].what.startswith(plant.what)
+        ]
+    tried = [Case(world=world, seed=SEEDS[0]) for world in plant.worlds] + spread(chosen, tries)
+    for number, case in enumerate(tried, 1):
+        result = judge(replace(case, plant=name), reference(case.world, case.seed))
+        by = next((text for text in result.wrong if plant.found_by in text), "")
+        if by:
+            return Hunt(plant=name, tried=number, found=result, by=by)
+    return Hunt(plant=name, tried=len(tried), found=None)
+
+
+def hunts(processes: int = PROCESSES) -> tuple[Hunt, ...]:
+    """Look for every planted fault."""
+    if processes == 1:
+        return tuple(map(hunt, PLANTED))
+    with _pool(processes) as pool:
+        return tuple(pool.imap(hunt, PLANTED))
+
+
+def hunted(found: Iterable[Hunt]) -> str:
+    """The hunts as a table."""
+    lines = ["| planted in the daemon | runs | found by | at |", "|---|---:|---|---|", *(one.line() for one in found)]
+    return "\n".join(lines) + "\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,22 +167,22 @@ class Matrix:
 
 
 def spread(all_cases: list[Case], points: int) -> list[Case]:
-    """So many of them, every world, place and kind having its share; all where there are no more."""
+    """So many of them, every place and kind having its share, evenly over worlds; all where there are no more."""
     if points >= len(all_cases):
         return all_cases
-    groups: dict[tuple[str, str, str], list[Case]] = {}
+    groups: dict[tuple[str, str], list[Case]] = {}
     for case in all_cases:
         assert case.point is not None
-        groups.setdefault((case.world, case.point.at, case.point.kind), []).append(case)
-    share = points / len(all_cases)
+        groups.setdefault((case.point.at, case.point.kind), []).append(case)
+    share, owed = points / len(all_cases), 0.0
     found: list[Case] = []
-    owed = 0.0
-    for group in groups.values():
+    for number, group in enumerate(groups.values()):
         owed += len(group) * share
         count = min(round(owed), len(group))
         owed -= count
-        # From the middle of equal parts, so that a single one is not always the first.
-        found += [group[(2 * number + 1) * len(group) // (2 * count)] for number in range(count)]
+        # Each kind begins elsewhere within its equal parts, so that they do not all meet the same points.
+        at = (2 * number + 1) / (2 * len(groups))
+        found += [group[int((part + at) * len(group) / count)] for part in range(count)]
     return found
 
 
@@ -142,16 +198,15 @@ def spread_out(work: list[tuple[Case, Result]], processes: int) -> list[Result]:
     chunks = [work[start : start + CHUNK] for start in range(0, len(work), CHUNK)]
     if processes == 1:
         return [result for chunk in chunks for result in judge_all(chunk)]
+    with _pool(processes) as pool:
+        return [result for results in pool.imap(judge_all, chunks) for result in results]
+
+
+def _pool(processes: int) -> Pool:
+    """Processes that end after each piece of work, and need no garbage collector."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([play.__module__])
-    with context.Pool(processes, maxtasksperchild=1) as pool:
-        return [result for results in pool.imap(judge_in_child, chunks) for result in results]
-
-
-def judge_in_child(work: list[tuple[Case, Result]]) -> list[Result]:
-    """The same in a process that ends after it: it needs no garbage collector."""
-    gc.disable()
-    return judge_all(work)
+    return context.Pool(processes, initializer=gc.disable, maxtasksperchild=1)
 
 
 def judge_all(work: list[tuple[Case, Result]]) -> list[Result]:
@@ -178,7 +233,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--points", type=int, default=sys.maxsize, help="so many points, well spread; default all")
     parser.add_argument("--processes", type=int, default=PROCESSES)
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--world", choices=tuple(WORLDS), action="append", help="only this world; may be repeated")
+    parser.add_argument("--planted", choices=tuple(PLANTED), default="", help="a daemon with this fault in it")
     parser.add_argument("--only", metavar="'WORLD SEED AT INDEX KIND'", help="one point, and what it came to")
     chosen = parser.parse_args(arguments)
     if chosen.only:
@@ -186,12 +243,18 @@ def main(arguments: list[str] | None = None) -> int:
             case = parse(chosen.only)
         except ValueError as error:
             parser.error(str(error))
-        result = judge(case, reference(case.world, case.seed))
+        result = judge(replace(case, plant=chosen.planted), reference(case.world, case.seed))
         print(replace(result, marks={}))
         return int(bool(result.wrong))
-    matrix = run_matrix(spread(cases(chosen.world or WORLDS), chosen.points), chosen.processes)
-    print(matrix.text(), end="")
-    return int(bool(matrix.failures))
+    if chosen.planted:
+        (found,) = [hunt(chosen.planted)]
+        print(hunted([found]), end="")
+        return int(found.found is None)
+    matrix = run_matrix(spread(cases(chosen.world or WORLDS, chosen.seeds), chosen.points), chosen.processes)
+    print(matrix.text(), flush=True)
+    found_all = hunts(chosen.processes)
+    print(hunted(found_all), end="")
+    return int(bool(matrix.failures) or any(one.found is None for one in found_all))
 
 
 if __name__ == "__main__":

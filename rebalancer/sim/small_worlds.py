@@ -23,9 +23,9 @@ QUICK = NodePlaneParams(
 )
 LONG = NodePlaneParams(
     pod_start=(0.2, 0.6), pod_stop=(0.2, 0.6), vm_boot=(0.5, 1.0), prepare=(0.2, 0.5), source_exit=(0.3, 2.0),
-    bandwidth_bytes=2.0e8, dirty_bytes=1.0e8,
+    bandwidth_bytes=3.0e8, dirty_bytes=1.0e8,
 )  # fmt: skip
-"""Transfers of ten seconds and more for each GiB: time for something to come in between."""
+"""Transfers of five seconds for each GiB: time for something to come in between."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +39,9 @@ class Incident:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Small:
-    """A small world. `per_hour` and `cooldown_seconds` are the daemon's, as tight as they can be while the work gets
-    done. `search_seconds`: 0 takes the first plan."""
+    """A small world. `per_hour` and `cooldown_seconds` are the daemon's, as tight as they can be while the
+    work gets done. `hold_seconds`: what is hot has been so for so long. `search_seconds`: 0 takes the first plan.
+    """
 
     about: str
     items: Callable[[int], list[Obj]]
@@ -49,6 +50,7 @@ class Small:
     nodes: NodePlaneParams = QUICK
     replicas: int = 1
     per_hour: int = 4
+    hold_seconds: float = 2.0
     search_seconds: float = 0.0
     cooldown_seconds: float = 600.0
 
@@ -62,13 +64,12 @@ def _nodes(count: int) -> list[Obj]:
     return base + [node(f"w-{number}", cpu=8, memory_gib=64, zone=f"z{number}") for number in range(count)]
 
 
-def _vms(dice: Dice, on: str, *sizes: int, migratable: bool = True) -> list[Obj]:
-    """VMs of so many CPUs on a node, of any memory."""
+def _vms(dice: Dice, on: str, *sizes: int, memory_gib: tuple[int, ...] = (1, 2, 4)) -> list[Obj]:
+    """VMs of so many CPUs on a node, of any of these amounts of memory."""
     items: list[Obj] = []
     for number, vcpus in enumerate(sizes):
         name = f"vm-{on}-{number}"
-        memory = dice.of("memory", name).choice((1, 2, 4))
-        items += running(vmi("bank", name, vcpus=vcpus, memory_gib=memory), on, migratable=migratable)
+        items += running(vmi("bank", name, vcpus=vcpus, memory_gib=dice.of("memory", name).choice(memory_gib)), on)
     return items
 
 
@@ -126,10 +127,10 @@ def circle(seed: int) -> list[Obj]:
 
 
 def crowded(seed: int) -> list[Obj]:
-    """One node of four is hot, and one move mends that."""
+    """One node of four is hot, and one move mends that. The VM on w-2 is small."""
     dice = Dice(seed)
-    items = _nodes(4) + _vms(dice, "w-0", 2, 2, 2, 1) + _vms(dice, "w-1", 2)
-    return items + _vms(dice, "w-2", 2) + _vms(dice, "w-3", 1)
+    items = _nodes(4) + _vms(dice, "w-0", 2, 2, 2, 1, memory_gib=(2, 3)) + _vms(dice, "w-1", 2)
+    return items + _vms(dice, "w-2", 2, memory_gib=(1,)) + _vms(dice, "w-3", 1)
 
 
 # What happens in them
@@ -155,24 +156,48 @@ def _drain_source(world: World, change: Change) -> None:
 
 
 def _opt_out(world: World, change: Change) -> None:
+    _ignore(world, change.object["spec"]["vmiName"])
+
+
+def _opt_out_next(world: World, _: Change) -> None:
+    """The one that is moved when the first cannot be."""
+    _ignore(world, "vm-w-0-2")
+
+
+def _ignore(world: World, vm: str) -> None:
     def mark(item: Obj) -> None:
         item["metadata"].setdefault("annotations", {})[OPTED_OUT] = "ignore"
 
-    world.store.modify(VMIS, change.namespace, change.object["spec"]["vmiName"], mark, actor="user")
+    world.store.modify(VMIS, "bank", vm, mark, actor="user")
 
 
 def _move_back_in(world: World, _: Change) -> None:
     """A user sends a VM to the node that was hot."""
+    _by_hand(world, "vm-w-2-0", "w-0")
+
+
+def _by_hand(world: World, vm: str, target: str) -> None:
     kind = BY_STORAGE[MIGRATIONS]
     item: Obj = {
         "apiVersion": kind.api_version,
         "kind": kind.kind,
-        "metadata": {"name": "by-hand", "namespace": "bank"},
-        "spec": {"vmiName": "vm-w-2-0", "addedNodeSelector": {LABEL: "w-0"}},
+        "metadata": {"name": f"by-hand-{vm}", "namespace": "bank"},
+        "spec": {"vmiName": vm, "addedNodeSelector": {LABEL: target}},
     }
     admission.mutate_migration(item)
     admission.admit_migration(world.store, item, "user")
     world.store.create(MIGRATIONS, item, actor="user")
+
+
+def _leading(change: Change) -> bool:
+    """A daemon has begun to lead."""
+    return change.resource == "leases" and change.type == ADDED
+
+
+def _two_by_hand(world: World, _: Change) -> None:
+    """Users move two VMs, which takes all the slots there are for a while."""
+    _by_hand(world, "vm-w-1-0", "w-2")
+    _by_hand(world, "vm-w-2-0", "w-3")
 
 
 class FirstOff(Mishaps):
@@ -229,14 +254,24 @@ WORLDS = {
     ),
     "stranger": Small(
         about="a user sends a VM to the node that was hot",
+        hold_seconds=6.0,
         items=crowded,
         incidents=(Incident(when=_landed, what=_move_back_in),),
     ),
     "opt-out": Small(
-        about="a VM is opted out on its way",
+        about="a VM is opted out on its way, and another before it begins",
+        items=hot,
+        nodes=LONG,
+        incidents=(
+            Incident(when=_begun, what=_opt_out_next, after=1.0),
+            Incident(when=_begun, what=_opt_out, after=3.0),
+        ),
+    ),
+    "busy": Small(
+        about="users move VMs and leave no slot for a while",
         items=crowded,
         nodes=LONG,
-        incidents=(Incident(when=_begun, what=_opt_out, after=3.0),),
+        incidents=(Incident(when=_leading, what=_two_by_hand, after=0.1),),
     ),
     "replicas": Small(about="two daemons, and the leader is in trouble", items=hot, replicas=2),
 }

@@ -31,7 +31,7 @@ from rebalancer.policy.load import PolicyParams
 from rebalancer.sim import perturb
 from rebalancer.sim.api import ApiParams
 from rebalancer.sim.check_conduct import is_ours, vmi_of
-from rebalancer.sim.checkers import BLINK_SECONDS, Checkers
+from rebalancer.sim.checkers import Checkers
 from rebalancer.sim.life import unfinished
 from rebalancer.sim.listing import list_body
 from rebalancer.sim.objects import TERMINAL, encode, phase
@@ -54,6 +54,8 @@ STANDBY_SECONDS = 1.0
 """A second replica is so much younger than the first, which therefore leads."""
 REQUESTS_A_SECOND = 10.0
 REQUESTS_AT_START = 60
+BLINK_SECONDS, GLANCE_SECONDS = 2.5, 1.0
+"""Without faults we know what others did within half a cycle, and what a VM says of itself by reading it."""
 BLIND_SECONDS = 5.0
 """virt-api's check for a migration in flight overlooks younger ones: our own names must keep a VM at one."""
 
@@ -131,26 +133,32 @@ def params_of(small: Small) -> daemon.DaemonParams:
         cycle=CycleParams(
             mode=daemon.ACTIVE,
             planning=PlanningParams(
-                policy=PolicyParams(hold_seconds=2.0), seconds=small.search_seconds, per_source=1, per_cluster=2
+                policy=PolicyParams(hold_seconds=small.hold_seconds),
+                seconds=small.search_seconds,
+                per_source=1,
+                per_cluster=2,
             ),
             limits=Limits(
-                per_cluster=2, per_source=1, per_hour=small.per_hour, cooldown_seconds=small.cooldown_seconds
+                per_cluster=2,
+                per_source=1,
+                per_hour=small.per_hour,
+                cooldown_seconds=small.cooldown_seconds,
             ),
             backoff=BackoffParams(vm_seconds=20.0, node_seconds=10.0),
         ),
-        executor=ExecutorParams(deadline=DeadlineParams(setup_seconds=20.0)),
+        executor=ExecutorParams(deadline=DeadlineParams(setup_seconds=20.0, slack=1.0)),
         loop=LoopParams(interval_seconds=5.0, debounce_seconds=0.5),
         cache=CacheParams(watch_seconds=(20.0, 30.0)),
     )
 
 
-def play(case: Case, makers: daemon.Makers | None = None) -> Result:
+def play(case: Case, makers: daemon.Makers = daemon.Makers()) -> Result:  # noqa: B008 - a value
     """Run one case in virtual time. Raises what kills a daemon or a part of the cluster."""
     run = _Run(
         case=case,
         small=WORLDS[case.world],
         faults=Perturbation(point=case.point),
-        makers=makers or daemon.Makers(),
+        makers=makers,
         socket=str(Path(_folder().name) / str(next(_NUMBERS))),
     )
     begun = time.process_time()
@@ -173,14 +181,16 @@ async def _play(run: _Run) -> Result:
     params = WorldParams(seed=case.seed, nodes=small.nodes, api=api)
     world = World(small.items(case.seed), params, faults=faults, mishaps=small.mishaps())
     takes = TAKES_SECONDS.get(case.point.kind, 0.0) if case.point is not None else 0.0
+    hindered = case.point is not None and (case.point.at == WRITE or case.point.kind == perturb.LEADER)
     deadline = params_of(small).executor.deadline
     bounds = replace(
         bounds_of(params_of(small), active=True),
         identities=run.identities,
         cooldown_seconds=small.cooldown_seconds,
-        deadline_seconds=deadline.setup_seconds,
+        deadline_seconds=deadline.setup_seconds + params_of(small).loop.interval_seconds,
         deadline_seconds_per_gib=deadline.slack * 2**30 / deadline.bandwidth_bytes,
         blink_seconds=BLINK_SECONDS + takes,
+        glance_seconds=GLANCE_SECONDS + (takes if hindered else 0.0),
     )
     async with world:
         world.store.compact()  # nothing is older than the cluster itself
