@@ -140,6 +140,7 @@ PROTOCOL = (
     f"{MEMORY_LIMIT_MIB // 1024} GB of memory for the model. Seconds are building and solving.",
     "- Meta's Rebalancer: capacity, group count, non-accepting, avoid-moving, avoid-assignments and "
     "minimise-movement specs under its default policy for constraints that are broken at first; local search over "
-    "single moves and swaps, 60 s (300 s at 5,000 nodes). Triple loops and chains were tried: they found no better "
-    "plan and made it search until its limit. Seconds are setting the problem up and solving it.",
+    "single moves and swaps, 60 s (300 s at 5,000 nodes). Triple loops and chains were tried where there are "
+    "100 nodes or fewer: no better plan, and at 100 nodes a search until its limit. Seconds are setting the problem up "
+    "and solving it.",
 )
