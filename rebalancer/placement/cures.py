@@ -135,7 +135,7 @@ def mobile_items(problem: Problem) -> Bools:
 
 def _holds(spare: Ints, demand: Ints) -> Bools:
     """Whether there is as much to spare as is asked for, of whatever is asked for."""
-    enough: Bools = ((spare >= demand) | (demand <= 0)).all(axis=-1)
+    enough: Bools = np.asarray(((spare >= demand) | (demand <= 0)).all(axis=-1))
     return enough
 
 

@@ -46,7 +46,8 @@ def greedy(index: Index, diagnosis: Diagnosis, fit: Fit, stop: Stop) -> Assignme
     for node in sorted(stuck):
         if stop.interrupted:
             return state
-        if failures < FRUITLESS:
+        # Where somebody has arrived already, nobody may return for a trial.
+        if failures < FRUITLESS and not any(state.at[item] == node for item in state.moved):
             failures = 0 if _other_cure(state, stuck[node], weight, fit) else failures + 1
     mend(state, fit, stop)
     return state

@@ -61,14 +61,15 @@ class Model:
     def _room(self) -> None:
         """Whoever receives anything ends within its ceiling; amounts are divided by their greatest common divisor."""
         problem, choices = self.problem, self.choices
+        guests = np.zeros_like(problem.capacity)
+        there = sorted(self.state.moved - choices.of.keys())
+        np.add.at(guests, self.state.at[there], problem.demand[there])
         for node, literals in choices.by_node.items():
-            arriving = [(item, x) for item, x in literals if node != problem.home[item]]
-            if not arriving:
-                continue
             fixed = choices.fixed_load[node]
             for resource in range(problem.capacity.shape[1]):
                 asking = [(item, x) for item, x in literals if problem.taken(item, node)[resource] > 0]
-                if not any(node != problem.home[item] for item, _ in asking):
+                taking = [x for item, x in asking if node != problem.home[item]]
+                if not taking and not guests[node, resource]:
                     continue
                 room = int(problem.ceiling[node, resource] - fixed[resource])
                 amounts = [int(problem.taken(item, node)[resource]) for item, _ in asking]
@@ -76,10 +77,9 @@ class Model:
                     continue
                 unit = gcd(*amounts)
                 load = cp_model.LinearExpr.weighted_sum([x for _, x in asking], [amount // unit for amount in amounts])
-                if problem.start[node, resource] <= problem.ceiling[node, resource]:
+                if guests[node, resource] or problem.start[node, resource] <= problem.ceiling[node, resource]:
                     self.model.add(load <= room // unit)
                 else:
-                    taking = [x for item, x in asking if node != problem.home[item]]
                     some = self.model.new_bool_var("")
                     for x in taking:
                         self.model.add_implication(x, some)

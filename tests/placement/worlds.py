@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -33,7 +34,10 @@ class Item:
 
 @dataclass(kw_only=True)
 class World:
-    """Nodes of equal size, items, and groups of items by kind of rule: (members, domain of each node)."""
+    """Nodes of equal size, items, and groups of items by kind of rule: (members, domain of each node).
+
+    Where there is a `memory_limit`, memory is counted, too.
+    """
 
     nodes: int
     items: list[Item]
@@ -41,6 +45,7 @@ class World:
     memory: int = 100
     high: int = 80
     low: int = 80
+    memory_limit: int = 0
     base: dict[int, int] = field(default_factory=dict)
     apart: list[tuple[list[int], list[int]]] = field(default_factory=list)
     holders: list[tuple[list[int], list[int], list[int]]] = field(default_factory=list)
@@ -58,17 +63,19 @@ class World:
         home = numbers([item.home for item in self.items])
         start = base.copy()
         np.add.at(start, home, resting)
-        high = np.full((self.nodes, 1), self.high, dtype=np.int64)
+        counted = 2 if self.memory_limit else 1
+        high = np.tile(numbers([self.high, self.memory_limit])[:counted], (self.nodes, 1))
+        low = np.tile(numbers([self.low, self.memory_limit])[:counted], (self.nodes, 1))
         allowed = np.zeros((max(count, 1), self.nodes), dtype=bool)
         for number, item in enumerate(self.items):
             allowed[number, list(range(self.nodes)) if item.only is None else list(item.only)] = True
         fields: dict[str, Any] = {
             "capacity": capacity,
             "base": base,
-            "low": np.full((self.nodes, 1), self.low, dtype=np.int64),
+            "low": low,
             "high": high,
-            "hot": start[:, :1] > high,
-            "scale": capacity[:, :1].copy(),
+            "hot": start[:, :counted] > high,
+            "scale": capacity[:, :counted].copy(),
             "demand": demand,
             "resting": resting,
             "home": home,
@@ -300,9 +307,32 @@ def worlds(draw: st.DrawFn) -> World:
         items=items,
         high=draw(st.sampled_from([60, 80])),
         low=draw(st.sampled_from([50, 60])),
+        memory_limit=draw(st.sampled_from([0, 0, 50])),
         base={node: draw(st.sampled_from([0, 20, 50, 90])) for node in range(nodes)},
         apart=draw(st.lists(st.tuples(some, topology), max_size=1)),
         holders=draw(st.lists(st.tuples(some, some, topology), max_size=1)),
         beside=draw(st.lists(st.tuples(some, some, topology), max_size=1)),
         spread=draw(st.lists(st.tuples(some, some, st.just(zones), st.integers(1, 2)), max_size=1)),
     )
+
+
+def crowded(nodes: int, seed: int, *, mean: float = 0.77) -> Problem:
+    """A tight cluster in little: powers of two on nodes with hardly any room, three classes, groups kept apart."""
+    chance = random.Random(seed)
+    items: list[Item] = []
+    for node in range(nodes):
+        full = chance.uniform(0.84, 0.96) if chance.random() < 0.1 else chance.gauss(mean, 0.02)
+        left = int(64 * full)
+        while left > 0:
+            cpu = min(chance.choice([1, 2, 4, 8, 16]), 1 << (left.bit_length() - 1))
+            items.append(Item(home=node, cpu=cpu, memory=2 * cpu, cost=1000 + 2 * cpu, movable=chance.random() > 0.05))
+            left -= cpu
+    members = chance.sample(range(len(items)), len(items) // 10)
+    apart = [(sorted(members[at : at + 3]), list(range(nodes))) for at in range(0, len(members), 3)]
+    count = len(items)
+    allowed = np.ones((3, nodes), dtype=bool)
+    allowed[1, chance.sample(range(nodes), nodes // 2)] = False
+    allowed[0, chance.sample(range(nodes), nodes // 20)] = False
+    klass = numbers([chance.choice([0, 0, 0, 1, 2]) for _ in range(count)])
+    world = World(nodes=nodes, items=items, cpu=64, memory=256, high=51, low=51, apart=apart)
+    return world.problem(klass=klass, allowed=allowed)
