@@ -18,6 +18,10 @@ NAMED = 3
 """How many of many things a sentence names."""
 
 
+NOT_YET = " are not listed yet"
+"""How the cache says that a kind is on its way, and nothing is wrong with it."""
+
+
 def count(number: int, thing: str) -> str:
     """`1 move`, `14 moves`."""
     return f"{number} {thing}{'' if number == 1 else 's'}"
@@ -45,7 +49,11 @@ def ended(outcome: Outcome) -> str:
 
 
 def not_synced(problems: Sequence[str]) -> Sentence:
-    return Sentence(kind="NotSynced", text=f"Waiting for the cluster's picture: {some(problems, '; ')}")
+    """What is only not there yet comes last and together, so that it hides nothing that somebody has to mend."""
+    late = [found.removesuffix(NOT_YET) for found in problems if found.endswith(NOT_YET)]
+    told = [found for found in problems if not found.endswith(NOT_YET)]
+    told += [f"{some(late)}{NOT_YET}"] if late else []
+    return Sentence(kind="NotSynced", text=f"Waiting for the cluster's picture: {some(told, '; ')}")
 
 
 def standby(holder: str, problem: str) -> Sentence:
@@ -63,8 +71,8 @@ def balanced(snapshot: Snapshot, state: State) -> Sentence:
 
 def gathering(triggers: Sequence[Trigger], soon: Sequence[str], seconds: float) -> Sentence:
     text = (
-        f"{count(len(triggers), 'trigger')}, but no plan for {seconds:.0f} s more: {some(soon)} above the threshold, "
-        "perhaps not for long"
+        f"{count(len(triggers), 'trigger')}, and no plan for {seconds:.0f} s more: by then it is clear whether "
+        f"{some(soon)} stay{'s' if len(soon) == 1 else ''} above the threshold"
     )
     return Sentence(kind="Held", text=text)
 
@@ -130,7 +138,10 @@ def earlier(names: Sequence[str]) -> Sentence:
 
 
 def held(wave: int, waves: int, found: Sequence[Held]) -> Sentence:
-    why = some(list(dict.fromkeys(f"{entry.vmi}: {entry.sentence()}" for entry in found)), "; ")
+    by_reason: dict[str, list[str]] = {}
+    for entry in found:
+        by_reason.setdefault(entry.sentence(), []).append(entry.vmi)
+    why = some([f"{some(vmis)}: {reason}" for reason, vmis in by_reason.items()], "; ")
     return Sentence(kind="Held", text=f"Wave {wave} of {waves} is held: {why}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from rebalancer.domain.report import Report
 from rebalancer.present.words import moment
@@ -56,9 +57,16 @@ def fields(report: Report) -> dict[str, object]:
 
 def worth_saying(report: Report, before: Report | None) -> bool:
     """Whether a cycle says something that the one before it did not: a steady cluster is a quiet log."""
-    if before is None or report.sentence.kind not in QUIET:
-        return before is None or report.sentence != before.sentence
-    return report.sentence.kind != before.sentence.kind
+    if before is None or report.sentence.kind != before.sentence.kind:
+        return True
+    if report.sentence.kind == "NotSynced":
+        return _gist(report.sentence.text) != _gist(before.sentence.text)
+    return report.sentence.kind not in QUIET and report.sentence != before.sentence
+
+
+def _gist(text: str) -> str:
+    """What is the matter, less how long it has been so and which kinds are simply on their way."""
+    return re.sub(r"\d+", "", re.sub(r"[^:;]* are not listed yet$", "", text)).rstrip(" ;")
 
 
 def _set_aside(report: Report, before: Report | None) -> tuple[str, ...]:

@@ -153,7 +153,7 @@ def test_broken_rules_wait_for_nodes_that_heat_up_and_share_their_plan() -> None
         await anyio.sleep(30)
         text = story.last.sentence.text
         assert re.fullmatch(
-            r"2 triggers, but no plan for [34]\d s more: a above the threshold, perhaps not for long", text
+            r"2 triggers, and no plan for [34]\d s more: by then it is clear whether a stays above the threshold", text
         )
         await anyio.sleep(600)
         assert len(story.texts("Planned")) == 1

@@ -73,6 +73,23 @@ def test_a_steady_cluster_is_a_quiet_log(balanced: Report) -> None:
     assert log.lines(stuck, stuck) == ()
 
 
+def test_waiting_is_said_again_only_when_something_else_is_the_matter(balanced: Report) -> None:
+    def waiting(text: str) -> Report:
+        return replace(balanced, sentence=Sentence(kind="NotSynced", text=f"Waiting: {text}"))
+
+    story = (
+        "nodes, pods and 7 more are not listed yet",
+        "pods are not listed yet",
+        "cannot list pods: not permitted; nodes are not listed yet",
+        "cannot list pods: not permitted",
+        "nothing heard of pods for 130 s",
+        "nothing heard of pods for 145 s",
+    )
+    reports = [waiting(text) for text in story]
+    told = [log.lines(now, before) for before, now in zip([None, *reports], reports, strict=False)]
+    assert [len(lines) for lines in told] == [1, 0, 1, 0, 1, 0]
+
+
 def test_events_tell_what_is_new_and_only_once(report: Report, plan: Plan) -> None:
     told = [(event.kind, event.name, event.type, event.reason) for event in events(report)]
     assert told == [
