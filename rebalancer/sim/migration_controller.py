@@ -240,7 +240,7 @@ class MigrationController(Controller):
         left = seconds_of(failed[0] if failed else None) + seconds - self.store.now()
         if not seconds or left <= 0:
             return False
-        self.enqueue(key_of(case.item), after=left, priority=RUNNING_PRIORITY)
+        self.enqueue(key_of(case.item), after=max(left, LATENCY_SECONDS), priority=RUNNING_PRIORITY)
         self._recorder.record(case.vmi, "Warning", "MigrationBackoff", f"backoff migrating vmi {key_of(case.vmi)}")
         return True
 
