@@ -20,7 +20,7 @@ class Problem:
     capacity[N, R]  what the node has; base[N, R] what is taken by things that are no items
     low, high[N, C] thresholds as amounts; hot[N, C] marks the overloads that are to be cured
     scale[N, C]     allocatable, the denominator of overload in permille
-    demand[I, R], home[I], cost[I], movable[I]
+    demand[I, R], home[I], cost[I] (1 or more), movable[I]
     resting[I, R]   what the item takes at home, where that differs from the demand that it brings elsewhere
     klass[I]        row of allowed[K, N]: the nodes that would take the item but for load and rules
     judged[I]       whether rules between items that this one breaks count at all
@@ -62,6 +62,7 @@ class Problem:
         assert self.demand.shape == (items, resources)
         assert self.low.shape == self.high.shape == self.hot.shape == self.scale.shape
         assert len(self.cost) == len(self.movable) == len(self.klass) == len(self.misplaced) == items
+        assert (self.cost > 0).all(), "staying is better than a move"
         if not self.resting.size:
             object.__setattr__(self, "resting", self.demand)
         assert self.resting.shape == self.demand.shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import given, settings
 from placement.worlds import Item, Judge, World, worlds
 
@@ -81,6 +82,27 @@ def test_of_equal_moves_the_cheapest_is_made() -> None:
 def test_of_equal_plans_the_more_even_one_wins() -> None:
     items = [Item(home=0, cpu=50), Item(home=0, cpu=40), Item(home=1, cpu=30)]
     assert solved(World(nodes=3, items=items)).at.tolist()[:2] in ([2, 0], [0, 2])
+
+
+def test_of_equal_plans_the_preferred_one_wins_before_the_more_even_one() -> None:
+    items = [Item(home=0, cpu=50), Item(home=0, cpu=40), Item(home=1, cpu=30)]
+    liked = np.array([[0, 1, 0]], dtype=np.int64)
+    solution = solve(World(nodes=3, items=items).problem(preference=liked), Stop(5.0))
+    assert 1 in solution.at.tolist()[:2]
+    assert solution.values.preferred == -1
+
+
+def test_nobody_moves_for_preference_or_evenness_alone() -> None:
+    items = [Item(home=0, cpu=40), Item(home=0, cpu=40), Item(home=1, cpu=75), Item(home=1, cpu=10)]
+    liked = np.array([[0, 0, 9]], dtype=np.int64)
+    assert solve(World(nodes=3, items=items).problem(preference=liked), Stop(5.0)).at[:2].tolist() == [0, 0]
+
+
+def test_both_resources_are_brought_down_by_one_move_where_one_will_do() -> None:
+    items = [Item(home=0, cpu=30, memory=5), Item(home=0, cpu=30, memory=60), Item(home=0, cpu=30, memory=5)]
+    solution = solved(World(nodes=2, items=items, memory_limit=60))
+    assert solution.at.tolist() == [0, 1, 0]
+    assert solution.status == OPTIMAL
 
 
 def test_a_swap_cures_what_no_single_move_can() -> None:
