@@ -57,16 +57,25 @@ def fields(report: Report) -> dict[str, object]:
 
 def worth_saying(report: Report, before: Report | None) -> bool:
     """Whether a cycle says something that the one before it did not: a steady cluster is a quiet log."""
-    if before is None or report.sentence.kind != before.sentence.kind:
+    if before is None:
         return True
-    if report.sentence.kind == "NotSynced":
-        return _gist(report.sentence.text) != _gist(before.sentence.text)
-    return report.sentence.kind not in QUIET and report.sentence != before.sentence
+    kind, was = report.sentence.kind, before.sentence.kind
+    if kind != was:
+        # That what has been started is running goes without saying.
+        return (was, kind) != ("Started", "Running")
+    return kind not in QUIET and _gist(report) != _gist(before)
 
 
-def _gist(text: str) -> str:
-    """What is the matter, less how long it has been so and which kinds are simply on their way."""
-    return re.sub(r"\d+", "", re.sub(r"[^:;]* are not listed yet$", "", text)).rstrip(" ;")
+def _gist(report: Report) -> str:
+    """What is the matter, less what changes all the time and matters to nobody.
+
+    While waiting: how long, and which kinds are simply on their way. In a dry run: the id of a plan that does as much
+    as the one before it; where VMs come and go there is another every minute.
+    """
+    kind, text = report.sentence.kind, report.sentence.text
+    if kind == "NotSynced":
+        return re.sub(r"\d+", "", re.sub(r"[^:;]* are not listed yet$", "", text)).rstrip(" ;")
+    return text.replace(report.plan.id, "") if kind == "DryRun" and report.plan is not None else text
 
 
 def _set_aside(report: Report, before: Report | None) -> tuple[str, ...]:

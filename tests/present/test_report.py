@@ -90,6 +90,23 @@ def test_waiting_is_said_again_only_when_something_else_is_the_matter(balanced: 
     assert [len(lines) for lines in told] == [1, 0, 1, 0, 1, 0]
 
 
+def test_a_dry_run_says_a_plan_again_when_it_does_something_else(report: Report, plan: Plan) -> None:
+    def dry(identity: str, moves: int) -> Report:
+        sentence = Sentence(kind="DryRun", text=f"Dry run, nothing is moved: plan {identity} has {moves} moves")
+        return replace(report, plan=replace(plan, id=identity), sentence=sentence, set_aside=())
+
+    assert log.lines(dry("3f9a2c71", 3), dry("77aa0e12", 3)) == ()
+    assert len(log.lines(dry("3f9a2c71", 4), dry("77aa0e12", 3))) == 1
+
+
+def test_what_has_been_started_runs_without_saying(report: Report) -> None:
+    started, running = (
+        replace(report, sentence=Sentence(kind=kind, text=f"Wave 1 of 2: {kind}")) for kind in ("Started", "Running")
+    )
+    assert log.lines(running, started) == ()
+    assert len(log.lines(started, running)) == 1
+
+
 def test_events_tell_what_is_new_and_only_once(report: Report, plan: Plan) -> None:
     told = [(event.kind, event.name, event.type, event.reason) for event in events(report)]
     assert told == [
