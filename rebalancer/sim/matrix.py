@@ -20,19 +20,22 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from multiprocessing.pool import Pool
 
 from rebalancer.daemon import Makers
+from rebalancer.sim.objects import key_of
 from rebalancer.sim.perturb import EVENT, KINDS, WRITE, Point
 from rebalancer.sim.planted import PLANTED
 from rebalancer.sim.small_worlds import WORLDS
-from rebalancer.sim.trial import Case, Result, play
+from rebalancer.sim.trial import TAKES_SECONDS, Case, Result, play
 
 SEEDS = (0,)
 """Every world is run with each of these, unless the command line names more."""
+MENDING_SECONDS = 60.0
+"""So much longer than its fault a run may last: back-offs, hold times, a deadline that is counted anew."""
 TRIES = 60
 """So many points, at most, are tried to find a planted fault."""
 CHUNK = 50
@@ -67,8 +70,34 @@ def judge(case: Case, clean: Result) -> Result:
 
 
 def compare(result: Result, clean: Result) -> Iterator[str]:
-    """What is not as in the run without faults, and not explained by the kind of fault."""
+    """What is not as in the run without faults.
+
+    No fault explains one migration more: what was begun is found again, whatever became of the answer. Every VM ends
+    where it would have ended, too, unless others act in this world: then the fault decides what of ours is under way
+    when they do, and which VM it is that fails, is drained or stays; no more of them than before may end away from
+    where they began. And the fault may take its time, and ours to mend it, but not more.
+    """
     yield from (f"left at the end: {text}" for text in result.left if text not in clean.left)
+    if result.migrations > clean.migrations:
+        yield f"{result.migrations} migrations instead of {clean.migrations}"
+    elsewhere = [name for name, node in clean.places.items() if result.places.get(name) != node]
+    if elsewhere and WORLDS[result.case.world].calm:
+        yield f"elsewhere than without the fault: {', '.join(elsewhere)}"
+    began = _began(result.case.world, result.case.seed)
+    away = [sum(found.get(name) != node for name, node in began.items()) for found in (result.places, clean.places)]
+    if away[0] > away[1]:
+        yield f"{away[0]} VMs are not where they were, {away[1]} without the fault"
+    late = result.virtual_seconds - clean.virtual_seconds
+    point = result.case.point
+    if point is not None and late > TAKES_SECONDS.get(point.kind, 0.0) + MENDING_SECONDS:
+        yield f"it took {late:.0f} s longer than without the fault"
+
+
+@cache
+def _began(world: str, seed: int) -> Mapping[str, str]:
+    """Where each VM is before anything has moved."""
+    vmis = (item for item in WORLDS[world].items(seed) if item["kind"] == "VirtualMachineInstance")
+    return {key_of(vmi): vmi["status"]["nodeName"] for vmi in vmis}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

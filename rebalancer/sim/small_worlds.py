@@ -54,6 +54,11 @@ class Small:
     search_seconds: float = 0.0
     cooldown_seconds: float = 600.0
 
+    @property
+    def calm(self) -> bool:
+        """Whether nobody but us does anything in it, and nothing fails."""
+        return not self.incidents and self.mishaps is Mishaps
+
 
 # Clusters
 
