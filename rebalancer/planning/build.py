@@ -23,7 +23,7 @@ from rebalancer.policy.movable import why_immovable
 from rebalancer.policy.overview import Overview
 from rebalancer.policy.returns import left_lately
 from rebalancer.policy.rule_book import RuleBook, tenant_name
-from rebalancer.policy.rules import is_judged, violations
+from rebalancer.policy.rules import is_judged
 from rebalancer.policy.score import migration_cost, preference
 
 
@@ -61,6 +61,7 @@ class Picture:
     ) -> Picture:
         """`overview` is the snapshot's, by the same params, for callers that have it already. `now` since 1970."""
         overview = overview or Overview.of(snapshot, params)
+        overview.state.counts.prepare()
         settled = overview.state.detached()
         return cls(
             overview=overview,
@@ -89,15 +90,13 @@ class Picture:
         """The violations that are triggers."""
         return tuple(trigger.violation for trigger in self.triggers if trigger.violation is not None)
 
-    def state(self, state: ClusterState) -> State:
-        """`load.state_of` with the rules that are known already."""
-        if state is self.settled:
-            return self.overview.told()
+    def state(self, state: ClusterState, left: tuple[Violation, ...]) -> State:
+        """`load.state_of`, where the violations are known already."""
         thresholds = self.params.thresholds
         return State(
             nodes=node_loads(state, thresholds),
             hotspots=hotspots(state, thresholds),
-            violations=violations(state, self.snapshot, self.params.kinds, self.book),
+            violations=left,
         )
 
     def why_stays(self, key: str) -> str | None:

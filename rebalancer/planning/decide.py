@@ -12,7 +12,7 @@ import numpy as np
 from rebalancer.domain.frozen import FrozenMap
 from rebalancer.domain.plan import Bound, Move, Plan, Solver, Stage, State, Wave
 from rebalancer.domain.snapshot import Snapshot
-from rebalancer.domain.verdict import Trigger
+from rebalancer.domain.verdict import Trigger, Violation
 from rebalancer.placement.index import Index
 from rebalancer.placement.objective import STAGES, Values
 from rebalancer.placement.problem import Problem
@@ -53,6 +53,7 @@ class _Attempt:
     waves: tuple[Wave, ...]
     whole: bool
     settled: ClusterState
+    left: tuple[Violation, ...]
     score: Score
     warnings: list[str]
 
@@ -87,7 +88,7 @@ class _Planner:
         snapshot = picture.snapshot
         self.held = dict(picture.immovable)
         self.scale = Scale(snapshot=snapshot, params=params.policy, hot=self.picture.hot, book=self.picture.book)
-        self.before = picture.state(picture.settled)
+        self.before = picture.overview.told()
         self.warnings = [*threshold_warnings(snapshot, params.policy.thresholds)]
         self.warnings += [aside.sentence() for aside in snapshot.set_aside]
         self.warnings += sentences(picture.conflicts)
@@ -155,12 +156,16 @@ class _Planner:
         waves = self._waves(built, ordered, solution)
         kept, problems = self._verified(waves, complete=not ordered.stuck)
         settled = self._settled(kept)
-        score = self.scale.score(settled, [move for wave in kept for move in wave.moves])
+        moves = [move for wave in kept for move in wave.moves]
+        left = self.picture.overview.violations_after(settled, {move.vmi for move in moves})
+        score = self.scale.score(settled, moves, left)
         whole = kept == waves and not ordered.stuck
         if whole:
             warnings += self._compare(solution, kept, score)
         warnings += problems
-        return _Attempt(solution=solution, waves=kept, whole=whole, settled=settled, score=score, warnings=warnings)
+        return _Attempt(
+            solution=solution, waves=kept, whole=whole, settled=settled, left=left, score=score, warnings=warnings
+        )
 
     def _waves(self, built: Built, ordered: Order, solution: Solution) -> tuple[Wave, ...]:
         reasons = Reasons(self.picture, built, solution.at)
@@ -247,7 +252,7 @@ class _Planner:
         warnings = best.warnings if best is not None else []
         settled = best.settled if best is not None else self.picture.settled
         snapshot = self.picture.snapshot
-        after = self.picture.state(settled) if waves else self.before
+        after = self.picture.state(settled, best.left) if best is not None and waves else self.before
         told = self.params.told()
         return Plan(
             id=_digest(snapshot, told, self.picture.triggers, waves),

@@ -6,7 +6,7 @@ overview = overview.advance(later)      # equal to Overview.of(later, params), a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
@@ -126,6 +126,19 @@ class Overview:
         """`rules.violations` of the kinds that count."""
         found = [one for ones in (*self.breaches.values(), *self.misplaced.values()) for one in ones]
         return in_order(found, self.snapshot, self.params.kinds)
+
+    def violations_after(self, state: ClusterState, moved: Collection[str]) -> tuple[Violation, ...]:
+        """`rules.violations` of a state to which this one has come by moves of these VMs alone, settled."""
+        touched: set[int] = set()
+        for key in moved:
+            pods = (self.state.active_pods[key], state.active_pods[key])
+            touched.update(rule.number for rule in self.book.touching(key, pods, state))
+        kept = [ones for number, ones in self.breaches.items() if number not in touched]
+        kept += [ones for key, ones in self.misplaced.items() if key not in moved]
+        again = (rule for number in sorted(touched) if (rule := self.book.rule(number)) is not None)
+        kept += [tuple(rule.breaches(state)) for rule in again]
+        kept += vm_violations(state, self.snapshot, moved).values()
+        return in_order((one for ones in kept for one in ones), self.snapshot, self.params.kinds)
 
     @cached_property
     def hotspots(self) -> tuple[Hotspot, ...]:

@@ -149,14 +149,22 @@ class PodCounts:
 
     def keeping_away(self, pod: Pod) -> Iterator[tuple[str, Mapping[str, int]]]:
         """Topology key, and placed pods by its values, of each required anti-affinity term that keeps `pod` away."""
+        terms = self._known_terms()
+        for term in self._term_directory.candidates(pod.labels):
+            tally = terms.get(term)
+            if tally is not None and tally.by_node and self.selects(term.selection, pod):
+                yield term.topology_key, tally.sums(term.topology_key, self._table.values(term.topology_key))
+
+    def prepare(self) -> None:
+        """Work out now what copies would else work out each for itself: the anti-affinity of placed pods."""
+        self._known_terms()
+
+    def _known_terms(self) -> dict[ExistingTerm, Tally]:
         if self._terms is None:
             self._terms = {}
             for placed in self._every():
                 self._count_terms(self._terms, placed, 1)
-        for term in self._term_directory.candidates(pod.labels):
-            tally = self._terms.get(term)
-            if tally is not None and tally.by_node and self.selects(term.selection, pod):
-                yield term.topology_key, tally.sums(term.topology_key, self._table.values(term.topology_key))
+        return self._terms
 
     def selects(self, selection: Selection, pod: Pod) -> bool:
         """Whether one selection takes in a pod."""

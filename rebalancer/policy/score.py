@@ -9,6 +9,7 @@ from rebalancer.domain.node import Node
 from rebalancer.domain.plan import Move
 from rebalancer.domain.pod import Pod
 from rebalancer.domain.snapshot import Snapshot
+from rebalancer.domain.verdict import Violation
 from rebalancer.domain.vmi import VMI
 from rebalancer.policy.cluster_state import ClusterState
 from rebalancer.policy.load import PolicyParams, Thresholds, counted, limit, overloaded, permille
@@ -53,13 +54,15 @@ class Scale:
     hot: Collection[Load]
     book: RuleBook
 
-    def score(self, state: ClusterState, moves: Iterable[Move]) -> Score:
-        """The score of `state`, which the snapshot has come to by these moves, settled."""
+    def score(self, state: ClusterState, moves: Iterable[Move], known: Iterable[Violation] | None = None) -> Score:
+        """The score of `state`, which the snapshot has come to by these moves, settled; `known` are its violations."""
         moves = tuple(moves)
+        if known is None:
+            known = violations(state, self.snapshot, self.params.kinds, self.book)
         thresholds = self.params.thresholds
         over_high, over_low = overload(state, thresholds, self.hot)
         return Score(
-            violations=sum(v.degree for v in violations(state, self.snapshot, self.params.kinds, self.book)),
+            violations=sum(violation.degree for violation in known),
             over_high=over_high,
             over_low=over_low,
             cost=sum(move.cost for move in moves),

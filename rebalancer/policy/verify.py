@@ -61,19 +61,21 @@ def verify(  # noqa: PLR0913 - what a caller knows besides is told by name
     waves = plan.waves if isinstance(plan, Plan) else tuple(plan)
     if not waves:
         return ()
-    judge = _Judge(overview or Overview.of(snapshot, params), params, immovable or {})
+    overview = overview or Overview.of(snapshot, params)
+    judge = _Judge(overview, params, immovable or {})
     hot = {*overloaded(judge.settled, params.thresholds), *hot}
     if isinstance(plan, Plan):
         hot |= {(t.hotspot.node, t.hotspot.resource) for t in plan.triggers if t.hotspot is not None}
     scale = Scale(snapshot=snapshot, params=params, hot=hot, book=judge.book)
-    before = scale.score(judge.settled, ())
+    before = scale.score(judge.settled, (), overview.violations)
     for number, wave in enumerate(waves, start=1):
         problems = judge.wave(wave)
         if problems:
             return tuple(f"wave {number}: {problem}" for problem in problems)
     moves = tuple(move for wave in waves for move in wave.moves)
     unfinished = tuple(judge.unfinished())
-    return unfinished or tuple(_not_better(before, scale.score(judge.settled, moves), begun))
+    left = overview.violations_after(judge.settled, {move.vmi for move in moves})
+    return unfinished or tuple(_not_better(before, scale.score(judge.settled, moves, left), begun))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
