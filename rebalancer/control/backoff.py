@@ -13,7 +13,8 @@ class BackoffParams:
     `vm_seconds`, `vm_cap_seconds`: a VM whose migration failed. Five minutes outlast the target pod that KubeVirt may
     leave behind (its launcher gives up after 240 to 360 s) and during which the VM cannot migrate again.
     `node_seconds`, `node_cap_seconds`: a node that a migration to has failed; shorter, it is one of many suspects.
-    `streak`: failures in a row, over all VMs, that open the breaker: five of five are no accident of single VMs.
+    `streak`: failures and rejections in a row, over all VMs, that open the breaker: five of five are no accident of
+    single VMs.
     `pause_seconds`: how long the breaker stays open. Then one more failure opens it again.
     """
 
@@ -77,11 +78,18 @@ class Backoff:
         self._nodes[target] = _longer(
             self._nodes.get(target), then, params.node_seconds, params.node_cap_seconds, message
         )
+        self._count(message, then)
+
+    def rejected(self, vmi: str, message: str) -> None:
+        """Notes that the API server will not have a move: a matter of this VM, unless it will not have any."""
+        self.refused(vmi, message)
+        self._count(message, self._monotonic())
+
+    def _count(self, message: str, then: float) -> None:
         self._streak += 1
-        if self._streak >= params.streak:
-            self._breaker = Breaker(
-                failures=self._streak, since=then, until=then + params.pause_seconds, message=message
-            )
+        if self._streak >= self.params.streak:
+            until = then + self.params.pause_seconds
+            self._breaker = Breaker(failures=self._streak, since=then, until=until, message=message)
 
     def refused(self, vmi: str, message: str, ago_seconds: float = 0.0) -> None:
         """Notes that a move could not even begin: the VM waits, the target and the streak have no part in it."""

@@ -75,15 +75,23 @@ class Starter:
                     break
             else:
                 begun.refused.append(self._refused(move, result))
-                backoff.refused(move.vmi, result.message)
-                if result.kind == LOST:
-                    self._wait(self.params.lost_seconds, f"a request for {move.vmi} was not answered")
-                    break
-                if result.reason == "Forbidden":
-                    self._wait(self.params.forbidden_seconds, result.message)
-                    begun.forbidden = result.message
+                if not self._goes_on(move, result, begun, backoff):
                     break
         return begun
+
+    def _goes_on(self, move: Move, result: NotStarted, begun: Begun, backoff: Backoff) -> bool:
+        """Takes note of a move that is over. Whether others may be tried."""
+        if result.kind == LOST:
+            backoff.refused(move.vmi, result.message)
+            self._wait(self.params.lost_seconds, f"a request for {move.vmi} was not answered")
+            return False
+        if result.reason == "Forbidden":
+            backoff.refused(move.vmi, result.message)
+            self._wait(self.params.forbidden_seconds, result.message)
+            begun.forbidden = result.message
+            return False
+        backoff.rejected(move.vmi, f"{move.vmi}: {result.message}")
+        return True
 
     def _wait(self, seconds: float, why: str) -> None:
         """Lets nothing begin for so long."""
