@@ -243,7 +243,8 @@ class Checkers:
 
     def _check_memory(self, entry: Entry) -> None:
         """A process also counts what it has begun itself and what went with its VM."""
-        now, vmi = self._store.now(), f"{entry.body['metadata'].get('namespace')}/{entry.body['spec'].get('vmiName')}"
+        assert entry.target is not None
+        now, vmi = self._store.now(), f"{entry.target.namespace}/{entry.body['spec'].get('vmiName')}"
         made = self._made.setdefault(entry.user, [])
         gone = sum(start.gone and now - start.moment < HOUR for start in made)
         made.append(_Start(moment=now, vmi=vmi))

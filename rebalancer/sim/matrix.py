@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import gc
 import itertools
+import logging
 import multiprocessing
 import os
 import sys
@@ -235,7 +236,13 @@ def _pool(processes: int) -> Pool:
     """Processes that end after each piece of work, and need no garbage collector."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([play.__module__])
-    return context.Pool(processes, initializer=gc.disable, maxtasksperchild=1)
+    return context.Pool(processes, initializer=_calm_down, maxtasksperchild=1)
+
+
+def _calm_down() -> None:
+    """What daemons log about the faults that are made for them is of no interest in thousands of runs."""
+    gc.disable()
+    logging.disable(logging.CRITICAL)
 
 
 def judge_all(work: list[tuple[Case, Result]]) -> list[Result]:

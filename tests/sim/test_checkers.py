@@ -196,6 +196,75 @@ def test_two_migrations_of_one_vm(first: bool, promise: int) -> None:
     assert [entry.promise for entry in broken] == [promise]
 
 
+def mark(world: World, vm: str, **notes: str) -> None:
+    def change(item: Obj) -> None:
+        item["metadata"]["annotations"] = {f"kubevirt-rebalancer.io/{key}": value for key, value in notes.items()}
+
+    world.store.modify("virtualmachineinstances", "bank", vm, change)
+
+
+@pytest.mark.parametrize(("before", "after", "texts"), [(6.0, 0.0, ["has been opted out, 6 s before"]), (0.0, 6.0, [])])
+def test_a_vm_that_has_been_opted_out(before: float, after: float, texts: list[str]) -> None:
+    """One must not be moved then, and what moves it must end soon."""
+
+    async def act(world: World, client: Client) -> None:
+        if before:
+            mark(world, "x-0", policy="ignore")
+            await asyncio.sleep(before)
+        await post(client, ours("x-0", "w-01"))
+        if after:
+            await asyncio.sleep(1.0)
+            mark(world, "x-0", policy="ignore")
+
+    broken = checked(act, [*small(), *crowd("w-00", 1)])
+    assert {entry.promise for entry in broken} == {9}
+    assert broken[-1].text.startswith("bank/x-0 has been opted out, and ours went on for ")
+    assert all(any(text in entry.text for entry in broken) for text in texts)
+
+
+def test_a_vm_that_has_just_migrated_rests() -> None:
+    async def act(world: World, client: Client) -> None:
+        await post(client, vmim("x-0", to="w-01"))
+        await asyncio.sleep(100)
+        await post(client, ours("x-0", "w-02"))
+
+    (broken,) = checked(act, [*small(), *crowd("w-00", 1)], replace(LOOSE, cooldown_seconds=600.0))
+    assert broken.promise == 5
+    assert broken.text.startswith("bank/x-0 has migrated 9")
+    assert checked(act, [*small(), *crowd("w-00", 1)], replace(LOOSE, cooldown_seconds=60.0)) == []
+
+
+def test_a_migration_that_is_not_given_up_at_its_deadline() -> None:
+    async def act(world: World, client: Client) -> None:
+        await post(client, ours("x-0", "w-01"))
+
+    (broken,) = checked(act, [*small(), *crowd("w-00", 1)], replace(LOOSE, deadline_seconds=1.0, blink_seconds=1.0))
+    assert broken.promise == 4
+    assert "after its deadline" in broken.text
+
+
+def test_a_migration_to_where_the_vm_is() -> None:
+    async def act(world: World, client: Client) -> None:
+        await asyncio.sleep(30)
+        await post(client, ours("x-0", "w-00"))
+
+    broken = checked(act, [*small(), *crowd("w-00", 1)])
+    assert (3, "bank/x-0 is on w-00 already") in [(entry.promise, entry.text) for entry in broken]
+
+
+def test_starts_whose_vm_has_gone_since_are_counted() -> None:
+    async def act(world: World, client: Client) -> None:
+        for number in range(3):
+            await post(client, ours(f"x-{number}", "w-01"))
+            await asyncio.sleep(60)
+            world.stop_vm("bank", f"x-{number}")
+            await asyncio.sleep(300)
+
+    (broken,) = checked(act, [*small(), *crowd("w-00", 3)], replace(LOOSE, per_hour=2))
+    assert (broken.promise, broken.about) == (6, "bank/x-2")
+    assert broken.text == "migration 3 within an hour, 2 of VMs that are gone; 2 allowed"
+
+
 def lease(holder: str, renewed: str) -> Obj:
     spec = {"holderIdentity": holder, "renewTime": renewed, "leaseDurationSeconds": 15}
     kind = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
