@@ -84,7 +84,9 @@ class Assembly:
         doubtful = set(vmis) if moved else {*_changed(self.snapshot.vmis, vmis), *_keys_of(turned, vmis)}
         about = {key: told for key, told in self.vmis.items() if key not in doubtful}
         for key in doubtful:
-            if key in vmis and (told := tuple(vmi_warnings(vmis[key], nodes, launched))):
+            if key in vmis and (
+                told := tuple(vmi_warnings(vmis[key], nodes, launched=launched.get(vmis[key].uid, 0) > 0))
+            ):
                 about[key] = told
         blurring = self.blurring.difference(changed_pods)
         blurring |= {key for key in changed_pods if key in pods and _blurs(pods[key])}
@@ -130,13 +132,11 @@ class Assembly:
                 if pod is None or pod.owner[0] != VMI_KIND or pod.terminal:
                     continue
                 uid = pod.owner[2]
-                number = launched.get(uid, 0) + sign
-                if number:
-                    launched[uid] = number
-                else:
-                    del launched[uid]
+                number = launched[uid] = launched.get(uid, 0) + sign
                 if number == 0 or (sign > 0 and number == 1):
                     turned[uid] = f"{pod.namespace}/{pod.owner[1]}"
+        if len(launched) > 2 * len(pods) + 1_000:
+            launched = {uid: number for uid, number in launched.items() if number}
         return launched, turned
 
 

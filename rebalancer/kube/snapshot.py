@@ -78,7 +78,9 @@ class SnapshotBuilder:
         launched = {pod.owner[2] for pod in pods.values() if pod.owner[0] == VMI_KIND and not pod.terminal}
         warnings = {*self._set_aside, *twins, *blurred}
         warnings |= {warning for pod in pods.values() if (warning := pod_warning(pod, nodes)) is not None}
-        warnings |= {warning for vmi in vmis.values() for warning in vmi_warnings(vmi, nodes, launched)}
+        warnings |= {
+            warning for vmi in vmis.values() for warning in vmi_warnings(vmi, nodes, launched=vmi.uid in launched)
+        }
         unread = {entry.name for entry in warnings if entry.kind == VMI_KIND}
         warnings.update(migration_warnings(migrations, vmis, unread))
         return Snapshot(
@@ -171,15 +173,15 @@ def pod_warning(pod: Pod, nodes: Container[str]) -> SetAside | None:
     return SetAside(kind=POD, name=pod.key, reason="runs, but on no node") if pod.phase == "Running" else None
 
 
-def vmi_warnings(vmi: VMI, nodes: Container[str], launched: Container[str]) -> Iterator[SetAside]:
-    """What does not fit together about a VMI. `launched` are the UIDs of those that have a launcher pod."""
+def vmi_warnings(vmi: VMI, nodes: Container[str], *, launched: bool) -> Iterator[SetAside]:
+    """What does not fit together about a VMI. `launched`: it has a launcher pod."""
     if vmi.phase != "Running":
         return
     if not vmi.node:
         yield SetAside(kind=VMI_KIND, name=vmi.key, reason="runs, but on no node")
     elif vmi.node not in nodes:
         yield SetAside(kind=VMI_KIND, name=vmi.key, reason=f"is on node {plain(vmi.node)}, which is unknown")
-    if vmi.uid not in launched:
+    if not launched:
         yield SetAside(kind=VMI_KIND, name=vmi.key, reason="runs without a launcher pod")
 
 

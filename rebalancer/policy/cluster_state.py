@@ -108,9 +108,9 @@ class ClusterState:
         advanced = None if changes.rebuilt else self._tenancy.advance(after, changes)
         if advanced is None:
             return None
-        state = self._seeing(after.nodes) if changes.nodes else self.copy()
-        state._tenancy, touched = advanced
-        state._active = state._tenancy.active
+        tenancy, touched = advanced
+        table = self.table.seeing(tuple(after.nodes.values())) if changes.nodes else self.table
+        state = self._on(after.nodes if changes.nodes else self.nodes, table, tenancy, tenancy.active)
         gone_before, gone = self._tenancy.gone, state._tenancy.gone
         left, came = [], []
         for key in sorted({*changes.pods, *(gone_before ^ gone)}):
@@ -195,23 +195,21 @@ class ClusterState:
 
     def copy(self) -> ClusterState:
         """An independent state that is equal to this one."""
-        return self._on(self.nodes, self.table)
+        return self._on(self.nodes, self.table, self._tenancy, dict(self._active))
 
     def detached(self) -> ClusterState:
         """A copy that keeps to itself what it will work out, so that it ends with it: for whoever asks a lot."""
-        return self._on(self.nodes, self.table.seeing(self.table.nodes))
+        return self._on(self.nodes, self.table.seeing(self.table.nodes), self._tenancy, dict(self._active))
 
-    def _seeing(self, nodes: Mapping[str, Node]) -> ClusterState:
-        """A copy in which nodes have other conditions and annotations."""
-        return self._on(nodes, self.table.seeing(tuple(nodes.values())))
-
-    def _on(self, nodes: Mapping[str, Node], table: NodeTable) -> ClusterState:
+    def _on(
+        self, nodes: Mapping[str, Node], table: NodeTable, tenancy: Tenancy, active: dict[str, Pod]
+    ) -> ClusterState:
+        """A copy with these nodes, the same but for conditions and annotations."""
         twin = object.__new__(ClusterState)
         twin.nodes, twin.table = nodes, table
         twin.namespaces, twin.volumes = self.namespaces, self.volumes
         twin.claims, twin.csi_nodes = self.claims, self.csi_nodes
-        twin._tenancy = self._tenancy
-        twin._active = dict(self._active)
+        twin._tenancy, twin._active = tenancy, active
         twin._pods = dict(self._pods)
         twin.counts = self.counts.copy(twin._pods, table)
         twin.room = self.room.copy(table)

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from rebalancer.domain.frozen import revised
 from rebalancer.domain.pod import Pod
 from rebalancer.domain.snapshot import Snapshot
 from rebalancer.domain.vmi import VMI, Migration
@@ -22,9 +21,10 @@ class Tenancy:
     """What a snapshot says about VMs and their pods.
 
     `settled`: migrations in flight have landed. `launchers` are each VMI's pods that have not ended, bound or not, by
-    the VMI's UID; `keys` the VMIs' keys by UID; `unfinished` migrations by key, and `in_flight` by the VMI's. `active`
-    is the pod that each VMI runs in, by its key, in the order of the snapshot's VMIs. `gone` are the keys of bound pods
-    that do not count any more, as their VMs will have left them; `unclear` the VMIs with anything to choose from.
+    the VMI's UID, perhaps none; `keys` the VMIs' keys by UID, "" for one that has gone. `unfinished` are migrations by
+    key, and `in_flight` by the VMI's. `active` is the pod that each VMI runs in, by its key, in no order that means
+    anything. `gone` are the keys of bound pods that do not count any more, as their VMs will have left them; `unclear`
+    the VMIs with anything to choose from. `twins`: several VMIs have one UID.
     """
 
     settled: bool
@@ -35,6 +35,7 @@ class Tenancy:
     active: dict[str, Pod]
     gone: frozenset[str]
     unclear: frozenset[str]
+    twins: bool = False
 
     @classmethod
     def of(cls, snapshot: Snapshot, *, settled: bool) -> Tenancy:
@@ -43,6 +44,7 @@ class Tenancy:
         for pod in snapshot.pods.values():
             if pod.owner[0] == VMI_KIND and not pod.terminal:
                 launchers[pod.owner[2]] = (*launchers.get(pod.owner[2], ()), pod)
+        keys = {vmi.uid: key for key, vmi in snapshot.vmis.items()}
         unfinished = {key: one for key, one in snapshot.migrations.items() if not one.final}
         jobs = {one.uid for one in unfinished.values()}
         active: dict[str, Pod] = {}
@@ -61,12 +63,13 @@ class Tenancy:
         return cls(
             settled=settled,
             launchers=launchers,
-            keys={vmi.uid: key for key, vmi in snapshot.vmis.items()},
+            keys=keys,
             unfinished=unfinished,
             in_flight={one.vmi_key: one for one in unfinished.values()},
             active=active,
             gone=frozenset(gone),
             unclear=frozenset(unclear),
+            twins=len(keys) < len(snapshot.vmis),
         )
 
     def advance(self, snapshot: Snapshot, changes: Changes) -> tuple[Tenancy, frozenset[str]] | None:
@@ -74,15 +77,11 @@ class Tenancy:
 
         The set of nodes must be the same. None where two VMIs have one UID: changes of their pods cannot be followed.
         """
-        if len(self.keys) != len(snapshot.vmis) - sum(
-            (old is None) - (new is None) for old, new in changes.vmis.values()
-        ):
-            return None
-        keys = self._keys_after(changes)
+        keys = None if self.twins else self._keys_after(changes)
         if keys is None:
             return None
         launchers, uids = self._launchers_after(changes)
-        touched = {*changes.vmis, *(keys[uid] for uid in uids if uid in keys)}
+        touched = {*changes.vmis, *(keys[uid] for uid in uids if keys.get(uid))}
         unfinished, in_flight = self.unfinished, self.in_flight
         if changes.migrations:
             found = {key: one for key, one in unfinished.items() if key not in changes.migrations}
@@ -112,10 +111,12 @@ class Tenancy:
         keys = dict(self.keys)
         for old, _ in renamed:
             if old is not None:
-                keys.pop(old.uid, None)
+                keys[old.uid] = ""
         for _, new in renamed:
-            if new is not None and keys.setdefault(new.uid, new.key) != new.key:
-                return None
+            if new is not None:
+                if keys.get(new.uid):
+                    return None
+                keys[new.uid] = new.key
         return keys
 
     def _launchers_after(self, changes: Changes) -> tuple[Mapping[str, tuple[Pod, ...]], set[str]]:
@@ -127,16 +128,13 @@ class Tenancy:
                     uid = pod.owner[2]
                     launchers[uid] = others(launchers.get(uid, ()), pod)
                     uids.add(uid)
-        for uid in uids:
-            if not launchers[uid]:
-                del launchers[uid]
         return launchers, uids
 
     def _chosen_anew(
         self, snapshot: Snapshot, touched: Collection[str], launchers: Mapping[str, tuple[Pod, ...]], jobs: set[str]
     ) -> tuple[dict[str, Pod], frozenset[str], frozenset[str]]:
         """`active`, `gone` and `unclear`."""
-        chosen_now: dict[str, Pod | None] = {}
+        active = dict(self.active)
         gone, unclear = set(self.gone), set(self.unclear)
         # Pods that were left behind belong to VMs that had something to choose from: of those nothing is taken over.
         again = set(touched) | (self.unclear if gone else set())
@@ -153,8 +151,11 @@ class Tenancy:
                     unclear.add(key)
                     chosen, left = _choice(vmi, pods, jobs, settled=self.settled)
                     gone.update(left)
-            chosen_now[key] = chosen
-        return revised(self.active, chosen_now), frozenset(gone), frozenset(unclear)
+            if chosen is not None:
+                active[key] = chosen
+            else:
+                active.pop(key, None)
+        return active, frozenset(gone), frozenset(unclear)
 
 
 def _choice(vmi: VMI, pods: list[Pod], jobs: Collection[str], *, settled: bool) -> tuple[Pod | None, list[str]]:

@@ -6,11 +6,18 @@ nothing.
 
 from __future__ import annotations
 
+from types import FunctionType, ModuleType
+
+import numpy as np
+from builders import launcher, spread, vmi
 from hypothesis import given, settings
-from policy.living import Story, World, stories
+from policy.living import NODES, Story, World, stories
 
 from rebalancer.domain.cluster import KubeVirt
 from rebalancer.domain.snapshot import Snapshot
+from rebalancer.kube.assembly import Assembly
+from rebalancer.planning.decide import decide
+from rebalancer.planning.params import PlanningParams
 from rebalancer.policy.cluster_state import ClusterState
 from rebalancer.policy.conflicts import find as find_conflicts
 from rebalancer.policy.feasibility import feasible_nodes
@@ -52,8 +59,8 @@ def same(followed: Overview, snapshot: Snapshot) -> None:
     fresh = Overview.of(snapshot, PARAMS)
     state = ClusterState.of(snapshot, settled=True)
     assert followed.snapshot is snapshot
-    assert list(followed.state.active_pods.items()) == list(state.active_pods.items())
-    assert followed.state.launchers == state.launchers
+    assert followed.state.active_pods == state.active_pods
+    assert {uid: pods for uid, pods in followed.state.launchers.items() if pods} == state.launchers
     assert followed.state.in_flight == state.in_flight
     assert on_nodes(followed.state) == on_nodes(state)
     assert written(followed.book) == written(fresh.book)
@@ -63,7 +70,7 @@ def same(followed: Overview, snapshot: Snapshot) -> None:
     assert followed.conflicts == find_conflicts(state, snapshot)
     assert judged(followed.state.copy(), snapshot) == judged(state, snapshot)
     real = ClusterState.of(snapshot)
-    assert list(followed.real.active_pods.items()) == list(real.active_pods.items())
+    assert followed.real.active_pods == real.active_pods
     assert on_nodes(followed.real) == on_nodes(real)
     assert judged(followed.real.copy(), snapshot) == judged(real, snapshot)
 
@@ -86,3 +93,56 @@ def test_following_is_the_same_as_looking_for_the_first_time(story: Story) -> No
         earlier.append(followed)
     for overview in earlier:  # whoever still holds one finds it as it was
         same(overview, overview.snapshot)
+
+
+@given(stories)
+@settings(max_examples=10)
+def test_the_plan_is_the_same_whoever_has_followed(story: Story) -> None:
+    """A leader that has long been at it decides as one that has just begun."""
+    world, params = World.begun(), PlanningParams(policy=PARAMS, seconds=0.2)
+    followed = Overview.of(world.snapshot(), PARAMS)
+    for happenings in story:
+        for happening in happenings:
+            world.happen(*happening)
+        followed = followed.advance(world.snapshot())
+    found, _ = triggers(followed, TriggerMemory(), 0.0)
+    plan = decide(followed.snapshot, found, params, now=0.0, overview=followed)
+    assert plan == decide(followed.snapshot, found, params, now=0.0)
+
+
+def held(found: object, seen: set[int]) -> int:
+    """How many entries all maps and other collections hold that an object is made of."""
+    if id(found) in seen or isinstance(found, str | bytes | int | float | bool | type | ModuleType | FunctionType):
+        return 0
+    seen.add(id(found))
+    if isinstance(found, dict):
+        return len(found) + sum(held(part, seen) for pair in found.items() for part in pair)
+    if isinstance(found, list | tuple | set | frozenset):
+        return len(found) + sum(held(part, seen) for part in found)
+    if isinstance(found, np.ndarray):
+        return found.size
+    slots = (name for kind in type(found).__mro__ for name in getattr(kind, "__slots__", ()))
+    parts = [getattr(found, name, None) for name in slots] + list(getattr(found, "__dict__", {}).values())
+    return sum(held(part, seen) for part in parts)
+
+
+def test_nothing_grows_while_vms_come_and_go() -> None:
+    """Thousands of VMs, each under rules and labels of its own, that are all gone again."""
+    world = World.begun()
+    assembly = Assembly.of(world.stored(), ())
+    overview = Overview.of(assembly.snapshot, PARAMS)
+    sizes = []
+    for number in range(3_000):
+        label = {"app": f"app-{number}"}
+        fresh = vmi(f"fresh-{number}", on=NODES[number % 4], cpu=0.1, labels=label, apart_from=label,
+                    spread_by=(spread(label),), select={"tier": "gold"})  # fmt: skip
+        pod = launcher(fresh)
+        world.put(fresh, pod)
+        for _ in range(2):
+            assembly = assembly.advance(world.stored(), ())
+            overview = overview.advance(assembly.snapshot)
+            world.vmis.pop(fresh.key, None)
+            world.pods.pop(pod.key, None)
+        if number % 100 == 99:
+            sizes.append(held((assembly, overview), set()))
+    assert max(sizes[10:]) < 1.2 * max(sizes[:10]), sizes
