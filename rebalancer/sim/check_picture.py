@@ -23,7 +23,10 @@ ENDED = ("Succeeded", "Failed")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guest:
-    """Something that runs and matters to rules: a VM, or a pod that is none. `spec` is a VM's own, {} for a pod."""
+    """Something that runs and matters to rules: a VM, or a pod that is none. `spec` is a VM's own, {} for a pod.
+
+    `ruled`: whether that says anything about where it may run.
+    """
 
     name: str
     namespace: str
@@ -31,11 +34,7 @@ class Guest:
     spec: Obj
     node: str
     needs: Mapping[str, Fraction]
-
-    @property
-    def ruled(self) -> bool:
-        """Whether its spec has any rule of its own."""
-        return any(self.spec.get(field) for field in ("nodeSelector", "affinity", "topologySpreadConstraints"))
+    ruled: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +111,8 @@ class Picture:
 RESOURCES = ("cpu", "memory")
 
 
-Known = dict[str, tuple[Obj, Obj | None, Guest]]
-"""What was read of each pod, by its UID, for as long as neither it nor its VM is written to."""
+Known = dict[str, tuple[Obj, Obj | None, str, Guest | None]]
+"""What was read of each pod, by its UID, of its VM and that VM's UID, for as long as neither is written to."""
 
 
 def take(items: Callable[[str], list[Obj]], known: Known | None = None) -> Picture:
@@ -124,19 +123,14 @@ def take(items: Callable[[str], list[Obj]], known: Known | None = None) -> Pictu
     vmis = {vmi["metadata"]["uid"]: vmi for vmi in items("virtualmachineinstances")}
     guests = {}
     for pod in items("pods"):
-        node, phase = pod["spec"].get("nodeName"), (pod.get("status") or {}).get("phase")
-        if not node or phase in ENDED:
-            continue
-        owner = next((ref["uid"] for ref in pod["metadata"].get("ownerReferences") or () if ref.get("controller")), "")
-        vmi = vmis.get(owner)
-        if vmi is not None and (vmi.get("status") or {}).get("nodeName") not in (None, "", node):
-            continue  # the other half of a migration
         uid = pod["metadata"]["uid"]
         read = before.get(uid)
-        if read is None or read[0] is not pod or read[1] is not vmi:
-            read = (pod, vmi, _guest(pod, vmi))
+        if read is None or read[0] is not pod or read[1] is not vmis.get(read[2]):
+            owner = _owner(pod)
+            read = (pod, vmis.get(owner), owner, _guest(pod, vmis.get(owner)))
         known[uid] = read
-        guests[read[2].name] = read[2]
+        if read[3] is not None:
+            guests[read[3].name] = read[3]
     return Picture(
         nodes={node["metadata"]["name"]: node for node in items("nodes")},
         namespaces={space["metadata"]["name"]: space for space in items("namespaces")},
@@ -144,14 +138,27 @@ def take(items: Callable[[str], list[Obj]], known: Known | None = None) -> Pictu
     )
 
 
-def _guest(pod: Obj, vmi: Obj | None) -> Guest:
+def _owner(pod: Obj) -> str:
+    """The UID of whatever controls a pod."""
+    return next((ref["uid"] for ref in pod["metadata"].get("ownerReferences") or () if ref.get("controller")), "")
+
+
+def _guest(pod: Obj, vmi: Obj | None) -> Guest | None:
+    """What a pod is to the picture; None where it has ended, is not placed yet, or is the other half of a migration."""
+    node = pod["spec"].get("nodeName")
+    if not node or (pod.get("status") or {}).get("phase") in ENDED:
+        return None
+    if vmi is not None and (vmi.get("status") or {}).get("nodeName") not in (None, "", node):
+        return None
+    spec = vmi["spec"] if vmi is not None else {}
     return Guest(
         name=full_name(vmi) if vmi is not None else f"pod {full_name(pod)}",
         namespace=pod["metadata"]["namespace"],
         labels=labels(pod),
-        spec=vmi["spec"] if vmi is not None else {},
-        node=pod["spec"]["nodeName"],
+        spec=spec,
+        node=node,
         needs={resource: need(pod, resource) for resource in RESOURCES},
+        ruled=any(spec.get(field) for field in ("nodeSelector", "affinity", "topologySpreadConstraints")),
     )
 
 
