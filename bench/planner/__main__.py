@@ -21,7 +21,8 @@ Equal: how many of the plans were the same; large instances are decided fewer ti
 and rings 80 % down to 75 %; synthetic ones 80 %; BtrPlace 100 %; ByteDance 98 %, which its fullest machines exceed.
 Stops are moves onto a third node, without which no order of moves exists; the bound is that of placements, which know
 nothing of an order, so a gap remains where there are stops. BtrPlace's rules are rebuilt from its recordings: a
-client's VMs stay within the edge they are on (li only), and those of one template on different nodes.
+client's VMs stay within the edge they are on (li only), and those of one template on different nodes. A bar in seconds
+is met by the wall clock; that of nothing to do is `python -m bench.cycle`'s, which tells more.
 """
 
 

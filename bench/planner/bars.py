@@ -82,7 +82,9 @@ def bars(rows: Iterable[Measured], steady: Steady | None) -> list[str]:
         text, met = bar.check(row) if row is not None else ("not measured", False)
         lines.append(_line(bar.instance, bar.wanted, text, met))
     text, met = steady.told() if steady is not None else ("not measured", False)
-    lines.append(_line("nothing to do, 5,000x100,000", "triggers found from a warm cache, 0.2 s", text, met))
+    lines.append(
+        _line("nothing to do, 5,000x100,000", "triggers found and cycle done from a warm cache, 0.2 s", text, met)
+    )
     circles = [row for row in known.values() if row.name.startswith(("swaps", "ring", "20 rings"))]
     stuck = [row.name for row in circles if row.hot_left or row.broken_left]
     text = f"{len(circles) - len(stuck)} of {len(circles)}"
