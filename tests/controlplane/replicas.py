@@ -24,7 +24,8 @@ from controlplane.proxy import Proxy
 from controlplane.waiting import until
 
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{chart.NAME}/leases/{chart.NAME}"
-POLL_SECONDS = 0.05
+# On a machine that does other things beside.
+START_SECONDS = 60
 
 
 @dataclass(slots=True)
@@ -42,8 +43,8 @@ class Replica:
         return Daemon(lambda: self.process.log.read_text()[self._read :], self.process.ended)
 
     async def last(self) -> str:
-        """What it has said last, ever."""
-        return (Daemon(self.process.log.read_text).messages() or [""])[-1]
+        """What it has said last, ever, in whatever form."""
+        return (self.process.log.read_text().splitlines() or [""])[-1]
 
     def turn_page(self) -> None:
         """What it has said so far is of no interest any more."""
@@ -94,7 +95,7 @@ class Replicas:
         holder = await until(self.holder, names.__contains__)
         (leader,) = (one for one in self.running if one.name == holder)
         (other,) = (one for one in self.running if one.name != holder)
-        await until(other.last, lambda text: f"{holder} leads" in text)
+        await until(other.last, lambda text: f"{holder} leads" in text, seconds=START_SECONDS)
         for replica in self.running:
             replica.turn_page()
         return leader, other

@@ -138,7 +138,7 @@ async def test_an_api_server_that_crashes_is_survived_by_one_plan_or_another(sce
         await scene.retire(NODES[0])
         await leader.said().says("Started", "started 3 migrations")
         await in_the_middle(scene)
-        await scene.plane.restart_apiserver(crash=True, pause_seconds=1)
+        await scene.plane.restart_apiserver(crash=True)
         await empty(scene, RECOVERY_SECONDS)
     assert history.broken(LIMITS) == []
     assert sorted(vm for vm, _, _ in history.moves()) == [f"default/{name}" for name in VMS]
