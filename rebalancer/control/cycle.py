@@ -224,7 +224,8 @@ class Cycle:
 
     async def _look(self, watched: Snapshot) -> None:
         """Judges the cluster; not again while nothing has changed and no hold time runs."""
-        view, snapshot = self._view, self._flights.overlay(watched)
+        view, overlay = self._view, partial(self._flights.overlay, watched)
+        snapshot = await self._ports.offload(overlay) if self._flights.all() else watched
         if snapshot is not view.snapshot or view.soon_hot():
             now = self._ports.clock.monotonic()
             view.take(await self._ports.offload(partial(look, view.overview, snapshot, self._policy, view.memory, now)))
@@ -278,8 +279,9 @@ class Cycle:
         """A plan for what the view shows: the last one, if it was made for the same."""
         view, immovable = self._view, self._immovable()
         shunned = frozenset(self._backoff.nodes())
-        basis = (view.version, frozenset(immovable), shunned, identities(view.triggers))
-        if self._decision is None or self._decision.basis != basis:
+        reasons, now = (shunned, identities(view.triggers)), self._ports.clock.monotonic()
+        basis = (view.version, frozenset(immovable), reasons)
+        if self._decision is None or not self._decision.stands(basis, reasons, now):
             work = partial(
                 decided,
                 self._ports.decide,
@@ -291,7 +293,7 @@ class Cycle:
                 clock=self._ports.stopwatch,
             )
             plan = await self._ports.offload(work)
-            self._decision = Decision(plan=plan, basis=basis)
+            self._decision = Decision.of(plan, basis, reasons, now, self._decision)
         return self._decision.plan
 
     async def _act(self, progress: Progress) -> Step:
@@ -311,11 +313,12 @@ class Cycle:
             return Step(sentence=words.giving_way(sentence, {f.move.vmi: f.withdrawn for f in flying.values()}))
         if failures := progress.failures():
             return self._drop(words.ended(failures[0]))
-        if (disappointment := gain.broken(progress.moves, progress.promise, self._view.snapshot)) != gain.KEPT:
+        kept = partial(gain.broken, progress.moves, progress.promise, self._view.snapshot)
+        if (disappointment := await self._ports.offload(kept)) != gain.KEPT:
             return self._disappointed(*disappointment)
         following = progress.next_wave()
         if following is None:
-            return self._finish(progress)
+            return await self._finish(progress)
         self._progress = self._shown = following
         return await self._start(following, following.waiting({}), 0)
 
@@ -327,8 +330,9 @@ class Cycle:
             return "what it was made for has gone"
         return ""
 
-    def _finish(self, progress: Progress) -> Step:
-        less, explained = gain.shortfall(progress.plan, progress.promise, self._view.state, self._view.snapshot)
+    async def _finish(self, progress: Progress) -> Step:
+        work = partial(gain.shortfall, progress.plan, progress.promise, self._view.state, self._view.snapshot)
+        less, explained = await self._ports.offload(work)
         if not explained:
             return self._disappointed(less, explained)
         self._progress = None
