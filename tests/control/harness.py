@@ -183,5 +183,27 @@ def annotate(story: Story, resource: str, namespace: str, name: str, **annotatio
     story.world.store.modify(resource, namespace, name, change)
 
 
+def retire(story: Story, node: str) -> None:
+    """Every VM on a node gets a reason to leave."""
+
+    def change(item: Obj) -> None:
+        item["spec"]["taints"] = [{"key": "retiring", "value": "soon", "effect": "NoSchedule"}]
+
+    story.world.store.modify("nodes", "", node, change)
+
+
 def loop_time() -> float:
     return asyncio.get_running_loop().time()
+
+
+class Jumping(LoopClock):
+    """A clock whose two hands can be moved."""
+
+    wall = 0.0
+    frozen = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.wall + self.frozen
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.frozen

@@ -6,21 +6,9 @@ from dataclasses import replace
 
 import anyio
 import pytest
-from control.harness import SLOW, Story, another, hot_pair, loop_time, nodes, params, tell, vms
-from control.test_time import Jumping
-
-from rebalancer.sim.objects import Obj
+from control.harness import SLOW, Jumping, Story, another, hot_pair, loop_time, nodes, params, retire, tell, vms
 
 HOUR = 3600.0
-
-
-def retire(story: Story, node: str) -> None:
-    """Every VM on a node gets a reason to leave."""
-
-    def change(item: Obj) -> None:
-        item["spec"]["taints"] = [{"key": "retiring", "value": "soon", "effect": "NoSchedule"}]
-
-    story.world.store.modify("nodes", "", node, change)
 
 
 def posted(story: Story) -> int:

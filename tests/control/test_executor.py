@@ -263,3 +263,29 @@ def test_withdrawing_deletes_that_very_migration_and_says_why_it_could_not() -> 
             assert await executor.withdraw(flight) == ""
 
     tell(hot_pair(), scenario, start=False)
+
+
+def moved_before(ago_seconds: float) -> Change:
+    """The VM's last migration ended so long ago, and virt-handler has not cleared up behind it."""
+
+    def change(item: Obj) -> None:
+        item["metadata"]["labels"]["kubevirt.io/migrationTargetNodeName"] = "a"
+        ended = f"2026-11-20T21:59:{60 - ago_seconds:02.0f}Z" if ago_seconds < 60 else "2026-11-20T21:00:00Z"
+        state = {"migrationUid": "last", "sourceNode": "b", "targetNode": "a", "completed": True, "endTimestamp": ended}
+        item["status"]["migrationState"] = state
+
+    return vmi(change)
+
+
+def test_the_next_migration_waits_until_the_last_one_is_cleared_up() -> None:
+    result, writes = start(after=moved_before(20))
+    assert isinstance(result, NotStarted)
+    assert (result.kind, result.reason, result.alone) == (WAITING, "ClearingUp", True)
+    assert result.message == "the last migration of bank/v0 is still being cleared up"
+    assert result.retry_after_seconds == pytest.approx(40, abs=1)
+    assert writes == []
+
+
+def test_where_nobody_clears_up_the_next_migration_begins_all_the_same() -> None:
+    result, _ = start(after=moved_before(3600))
+    assert isinstance(result, Flight)

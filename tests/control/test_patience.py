@@ -7,14 +7,22 @@ from itertools import pairwise
 
 import anyio
 import pytest
-from control.harness import MIGRATIONS, PLANE, SLOW, Story, another, hot_pair, loop_time, nodes, params, tell, vms
-from control.test_budgets import retire
-from control.test_executor import start, vmi
+from control.harness import (
+    MIGRATIONS,
+    PLANE,
+    SLOW,
+    Story,
+    another,
+    hot_pair,
+    loop_time,
+    nodes,
+    params,
+    retire,
+    tell,
+    vms,
+)
 
-from rebalancer.control.executor import WAITING, NotStarted
-from rebalancer.control.flight import Flight
 from rebalancer.sim.faults import Entry, Refuse, Reset, Rule, Script, Slow
-from rebalancer.sim.objects import Obj
 
 LEASES = "leases"
 
@@ -130,32 +138,6 @@ def test_the_lease_goes_back_when_the_last_write_has_been_answered_and_its_migra
 
 
 # -- KubeVirt ---------------------------------------------------------------------------------------------------------
-
-
-def moved_before(ago_seconds: float) -> object:
-    """The VM's last migration ended so long ago, and virt-handler has not cleared up behind it."""
-
-    def change(item: Obj) -> None:
-        item["metadata"]["labels"]["kubevirt.io/migrationTargetNodeName"] = "a"
-        ended = f"2026-11-20T21:59:{60 - ago_seconds:02.0f}Z" if ago_seconds < 60 else "2026-11-20T21:00:00Z"
-        state = {"migrationUid": "last", "sourceNode": "b", "targetNode": "a", "completed": True, "endTimestamp": ended}
-        item["status"]["migrationState"] = state
-
-    return vmi(change)
-
-
-def test_the_next_migration_waits_until_the_last_one_is_cleared_up() -> None:
-    result, writes = start(after=moved_before(20))  # type: ignore[arg-type]
-    assert isinstance(result, NotStarted)
-    assert (result.kind, result.reason, result.alone) == (WAITING, "ClearingUp", True)
-    assert result.message == "the last migration of bank/v0 is still being cleared up"
-    assert result.retry_after_seconds == pytest.approx(40, abs=1)
-    assert writes == []
-
-
-def test_where_nobody_clears_up_the_next_migration_begins_all_the_same() -> None:
-    result, _ = start(after=moved_before(3600))  # type: ignore[arg-type]
-    assert isinstance(result, Flight)
 
 
 def test_a_migration_that_comes_and_goes_between_two_looks_is_noticed_soon() -> None:

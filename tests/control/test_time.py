@@ -7,7 +7,7 @@ import time
 import anyio
 import pytest
 from blockbuster import BlockingError
-from control.harness import MIGRATIONS, SLOW, Story, client, hot_pair, params, tell
+from control.harness import MIGRATIONS, SLOW, Jumping, Story, client, hot_pair, params, tell
 
 from rebalancer.control.offload import inline
 from rebalancer.daemon import Runtime, run
@@ -16,19 +16,6 @@ from rebalancer.sim.faults import Entry, Fault, Faults
 from rebalancer.sim.world import LoopClock
 
 LEASES = "leases"
-
-
-class Jumping(LoopClock):
-    """A clock whose two hands can be moved."""
-
-    wall = 0.0
-    frozen = 0.0
-
-    def now(self) -> float:
-        return super().now() + self.wall + self.frozen
-
-    def monotonic(self) -> float:
-        return super().monotonic() + self.frozen
 
 
 @pytest.mark.parametrize("jump", [3600.0, -3600.0])
