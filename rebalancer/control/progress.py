@@ -87,9 +87,35 @@ class Step:
     started: tuple[Move, ...] = ()
 
 
+PATIENCE_SECONDS = 30.0
+PATIENCE_CAP_SECONDS = 300.0
+"""A cluster that lives changes all the time, and hardly ever so that what nothing could be done about is curable now:
+it is thought over again after the first, then ever less often, at least every five minutes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """A plan that is not carried out (dry run, nothing to be done): it stands until what it was made for changes."""
+    """A plan that is not carried out (dry run, nothing to be done): it stands until what it was made for changes.
+
+    `basis` is all that it was made for, `reasons` of it why it was made at all. One that does nothing stands until
+    `until` (monotonic) while the reasons are the same; `fruitless` is how many of them in a row have done nothing.
+    """
 
     plan: Plan
     basis: object
+    reasons: object
+    until: float = 0.0
+    fruitless: int = 0
+
+    @classmethod
+    def of(cls, plan: Plan, basis: object, reasons: object, now: float, last: Decision | None) -> Decision:
+        """A new one, after the last."""
+        if not plan.is_noop():
+            return cls(plan=plan, basis=basis, reasons=reasons)
+        before = last.fruitless if last is not None and last.reasons == reasons else 0
+        seconds = min(PATIENCE_SECONDS * 2.0 ** min(before, 16), PATIENCE_CAP_SECONDS)
+        return cls(plan=plan, basis=basis, reasons=reasons, until=now + seconds, fruitless=before + 1)
+
+    def stands(self, basis: object, reasons: object, now: float) -> bool:
+        """Whether there is no need to think again."""
+        return self.basis == basis or (self.fruitless > 0 and self.reasons == reasons and now < self.until)
