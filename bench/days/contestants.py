@@ -34,14 +34,14 @@ DAEMON, NOBODY, DESCHEDULER, DEVIATION = "rebalancer", "nobody", "LowNodeUtiliza
 CONTESTANTS = (DAEMON, NOBODY, DESCHEDULER, DEVIATION)
 LOOK_SECONDS = 300.0
 """The descheduler's --descheduling-interval default."""
-PACE_SECONDS = 60.0
+PACE_SECONDS = 120.0
 SEARCH_SECONDS = 0.0
 PARAMS = daemon.DaemonParams(
     cycle=CycleParams(mode=daemon.ACTIVE, planning=PlanningParams(seconds=SEARCH_SECONDS)),
     loop=LoopParams(interval_seconds=PACE_SECONDS, debounce_seconds=PACE_SECONDS),
     lease=LeaseParams(duration_seconds=300, renew_deadline_seconds=240.0, retry_seconds=120.0),
 )
-"""The daemon as it is, but for its pace: it looks once a minute, takes its first plan, renews its lease every two."""
+"""The daemon as it is, but for its pace: it looks every other minute, takes its first plan, renews its lease every two."""
 PLUGIN = {
     DESCHEDULER: Params.of_cpu(50.0, 80.0),
     DEVIATION: Params.of_cpu(10.0, 10.0, deviation=True),

@@ -1,10 +1,160 @@
-"""The table of what was lived through."""
+"""The tables of what was lived through."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
+from bench.days.contestants import DAEMON, DESCHEDULER, DEVIATION, NOBODY, PACE_SECONDS
+from bench.days.meters import DRAINS, OURS, PEOPLE, THEIRS, UPDATES
 
-def text(runs: list[dict[str, Any]]) -> str:
-    """Markdown."""
-    return str(len(runs))
+Run = dict[str, Any]
+ORDER = (NOBODY, DESCHEDULER, DEVIATION, DAEMON)
+WARM = 5
+"""By the end of this day everything has been met once that a process keeps: from then on it must not grow."""
+
+
+def own(run: Run) -> str:
+    """By which hand a contestant moves VMs."""
+    return OURS if run["contestant"] == DAEMON else THEIRS
+
+
+def percentile(histogram: Counter[int], share: float) -> int:
+    """The smallest count that so large a share of all does not exceed."""
+    left = share * histogram.total()
+    for count in sorted(histogram):
+        left -= histogram[count]
+        if left <= 0:
+            return count
+    return max(histogram, default=0)
+
+
+def row(runs: list[Run]) -> list[str]:
+    """One contestant's figures over all of its months."""
+    days = [day for run in runs for day in run["days"]]
+    histogram: Counter[int] = Counter()
+    for run in runs:
+        histogram.update({int(count): times for count, times in run["per_vm_day"].items()})
+    issued = sum(run["issued"].get(own(run), 0) for run in runs)
+    moved = sum(count * times for count, times in histogram.items())
+    seeds = ", ".join(f"{run['seed']} ({len(run['days'])} d)" for run in runs)
+    if runs[0]["contestant"] == NOBODY:
+        moves = ["0", "", "", "", "", ""]
+    else:
+        moves = [
+            f"{issued / len(days):.1f}",
+            f"{moved / max(histogram.total(), 1):.4f}",
+            f"{percentile(histogram, 0.99)}",
+            f"{max(run['most_in_24h'] for run in runs)}",
+            f"{sum(run['pingpongs'].get(own(run), 0) for run in runs)}",
+            f"{sum(run['failed'].get(own(run), 0) for run in runs)}",
+        ]
+    return [
+        runs[0]["contestant"],
+        seeds,
+        f"{sum(day['above'] for day in days) / len(days):.2%}",
+        f"{sum(day['excess_cpu_hours'] for day in days) / len(days):.1f}",
+        *moves,
+    ]
+
+
+def compared(runs: list[Run]) -> str:
+    """The contestants beside each other."""
+    head = (
+        "contestant", "seeds", "node-hours above 80 %", "CPU-hours above, a day", "own migrations a day",
+        "per VM and day: mean", "p99", "max in 24 h", "ping-pongs", "failed",
+    )  # fmt: skip
+    lines = [f"| {' | '.join(head)} |", f"|---|---|{'---:|' * (len(head) - 2)}"]
+    for name in ORDER:
+        chosen = [run for run in runs if run["contestant"] == name]
+        if chosen:
+            lines.append(f"| {' | '.join(row(chosen))} |")
+    return "\n".join(lines)
+
+
+def by_seed(runs: list[Run]) -> str:
+    """Every month on its own."""
+    lines = [
+        "| seed | contestant | days | node-hours above 80 % | the first day | the others | own migrations, first day "
+        "| the others, a day |",
+        "|---:|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for run in sorted(runs, key=lambda run: (run["seed"], ORDER.index(run["contestant"]))):
+        days = run["days"]
+        above = [day["above"] for day in days]
+        moves = [day["moves"] for day in days]
+        rest = max(len(days) - 1, 1)
+        lines.append(
+            f"| {run['seed']} | {run['contestant']} | {len(days)} | {sum(above) / len(days):.2%} | {above[0]:.2%} "
+            f"| {sum(above[1:]) / rest:.2%} | {moves[0]} | {sum(moves[1:]) / rest:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def promises(runs: list[Run]) -> str:
+    """What our daemon was held to, and what it said."""
+    ours = [run for run in runs if run["contestant"] == DAEMON]
+    broken = [sentence for run in ours for sentence in run["broken"]]
+    days = sum(len(run["days"]) for run in ours)
+    words: Counter[str] = Counter()
+    for run in ours:
+        words.update(run["seconds_by_sentence"])
+    shares = ", ".join(f"{word} {seconds / words.total():.1%}" for word, seconds in words.most_common(8))
+    faults, requests = sum(run["faults"] for run in ours), sum(run["requests"] for run in ours)
+    plans = sum(run["plans"] for run in ours) / max(days, 1)
+    lines = [
+        f"Promises broken, as the independent checkers saw all of it: **{len(broken)}**, in {days} days with {faults:,} "
+        f"faults in {requests:,} requests.",
+        *(f"- {sentence}" for sentence in broken[:10]),
+        f"Plans made: {plans:.1f} a day. Time by what the daemon said: {shares}.",
+    ]
+    return "\n".join(lines)
+
+
+def flat(runs: list[Run]) -> str:
+    """What a process holds as days go by."""
+    lines = [
+        "| seed | contestant | "
+        + " | ".join(f"{what}, day {WARM} → last" for what in ("resident MiB", "Python blocks", "files", "tasks"))
+        + " |",
+        "|---:|---|---:|---:|---:|---:|",
+    ]
+    for run in runs:
+        days = run["days"]
+        if len(days) <= WARM or run["contestant"] not in (NOBODY, DAEMON):
+            continue
+        first, last = days[WARM - 1], days[-1]
+        shown = [f"{first[what]:,.0f} → {last[what]:,.0f}" for what in ("rss_mib", "blocks", "files", "tasks")]
+        lines.append(f"| {run['seed']} | {run['contestant']} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def life(runs: list[Run]) -> str:
+    """What the others did meanwhile."""
+    counts = [
+        f"{who} {sum(run['issued'].get(who, 0) for run in runs) / sum(len(run['days']) for run in runs):.0f}"
+        for who in (DRAINS, UPDATES, PEOPLE)
+    ]
+    return f"Migrations that others asked for, a day in the mean: {', '.join(counts)}."
+
+
+def text(runs: list[Run]) -> str:
+    """Everything, as markdown."""
+    parts = [compared(runs), promises(runs), by_seed(runs), life(runs), flat(runs), PROTOCOL]
+    return "\n\n".join(parts)
+
+
+PROTOCOL = f"""200 nodes of 76 CPUs, 4,000 VMs of 1 to 16. Of them 7.5 % run in office hours only; 3 % a day end
+for good while as many begin; 1 % a day get other CPUs, two in five of these while they run; people migrate 20 VMs a day; nodes
+are cordoned, drained and lost; KubeVirt is upgraded on day 12, which renews every launcher, and on day 22 every node is
+drained in turn. One VM in ten is under a rule, three of a hundred cannot migrate, three migrations of a hundred fail.
+What happens is written down by seed before it begins and is the same for every contestant; where VMs run is up to
+kube-scheduler (least allocated, CPU and memory alike) and to the contestant. Nodes count at their own reservations, the
+other half of a migration left out. Limits, cooldown and thresholds of the daemon are its defaults; other than by
+default it looks every {PACE_SECONDS:.0f} s at most (the default reacts within a second), takes its first plan without
+search, and renews its lease every two minutes: that is what a month of simulation can afford. Virt-handler's heartbeats
+are left out. Every request and every line of a watch may meet a fault (3 % of requests, outages of up to 15 minutes).
+LowNodeUtilization looks every five minutes, by reserved CPU, with at most {5} evictions at a time and {2} per node;
+KubeVirt turns each eviction into a migration, and it picks no VM that cannot migrate. A ping-pong is a VM that the same
+hand takes from A to B and back to A within 24 hours. The simulated cluster is in the same process as the contestant, so
+what the process holds is both; nobody's row is the cluster alone."""
