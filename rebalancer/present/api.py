@@ -7,15 +7,18 @@ beyond what a message has to name.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
+from rebalancer.domain.frozen import FrozenMap
 from rebalancer.domain.history import Chapter, Landing
 from rebalancer.domain.node import Node
 from rebalancer.domain.plan import NodeLoad, State
+from rebalancer.domain.pod import Pod
 from rebalancer.domain.report import Held, Report, Running
 from rebalancer.domain.resources import CPU, MEMORY
 from rebalancer.domain.snapshot import Snapshot
-from rebalancer.policy.cluster_state import ClusterState, settled_pods
+from rebalancer.policy.cluster_state import VMI_KIND, ClusterState, settled_pods
 from rebalancer.policy.load import Thresholds, node_loads, node_thresholds
 from rebalancer.present import document as plans
 from rebalancer.present.manifests import migration_names
@@ -156,10 +159,30 @@ def standing(node: Node) -> str:
     return READY if node.capacity_known else UNKNOWN
 
 
+def homes(snapshot: Snapshot) -> Iterator[tuple[str, Pod]]:
+    """The pod that each VM will run in, as `settled_pods` has it, which is asked only where there is a choice."""
+    only: dict[str, Pod | None] = {}
+    for pod in snapshot.pods.values():
+        kind, _, uid = pod.owner
+        if kind == VMI_KIND and not pod.terminal:
+            only[uid] = None if uid in only else pod
+    unclear = {}
+    for key, vmi in snapshot.vmis.items():
+        home = only.get(vmi.uid)
+        if home is not None and home.node in snapshot.nodes and vmi.node in ("", home.node):
+            yield key, home
+        elif vmi.uid in only:
+            unclear[key] = vmi
+    if unclear:
+        uids = {vmi.uid for vmi in unclear.values()}
+        pods = {key: pod for key, pod in snapshot.pods.items() if pod.owner[2] in uids}
+        yield from settled_pods(replace(snapshot, vmis=FrozenMap(unclear), pods=FrozenMap(pods))).items()
+
+
 def _nodes(snapshot: Snapshot, state: State, thresholds: Thresholds) -> list[Json]:
     """Every node with its load and its VMs, largest first."""
     vmis: dict[str, list[Size]] = {name: [] for name in snapshot.nodes}
-    for key, pod in settled_pods(snapshot).items():
+    for key, pod in homes(snapshot):
         requests = pod.spec.requests
         vmis[pod.node].append((-requests.cpu_milli, -requests.memory_bytes, key))
     # Who stands by has judged nothing. Adding up all pods takes a second in a large cluster.

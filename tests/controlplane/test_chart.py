@@ -180,6 +180,14 @@ def test_monitors_are_there_where_they_are_wanted() -> None:
     assert [point["port"] for point in monitor["spec"]["endpoints"]] == [service["spec"]["ports"][0]["name"]]
 
 
+def test_runbooks_are_where_people_on_call_can_read_them() -> None:
+    base = "https://wiki.example.com/rebalancer/"
+    (rule,) = release({"metrics": {"prometheusRule": {"enabled": True, "runbookBaseUrl": base}}})["PrometheusRule"]
+    alerts = [one for group in rule["spec"]["groups"] for one in group["rules"] if "alert" in one]
+    told = {one["alert"]: one["annotations"]["runbook_url"] for one in alerts}
+    assert told == {name: f"{base}runbooks.md#{name.lower()}" for name in told}
+
+
 @pytest.mark.parametrize(("mode", "says"), [("dry-run", "--set settings.mode=active"), ("active", "paused=true")])
 def test_the_notes_say_what_to_do_next(tmp_path: Path, mode: str, says: str) -> None:
     # Helm shows notes only to those who install into a cluster; as an object, the same text is shown to us.

@@ -27,6 +27,8 @@ from rebalancer.domain.frozen import FrozenMap
 from rebalancer.domain.plan import Plan
 from rebalancer.domain.report import SENTENCES, Report, Sentence
 from rebalancer.domain.snapshot import Snapshot
+from rebalancer.domain.vmi import Migration
+from rebalancer.policy.cluster_state import MIGRATION_JOB, settled_pods
 from rebalancer.present import api
 from rebalancer.present.answers import DOCUMENTS, STREAM, Answer, openapi
 from rebalancer.present.picture import Picture
@@ -100,6 +102,23 @@ def test_the_cluster_adds_up(gallery: Gallery, snapshot: Snapshot) -> None:
     assert hot["cpu"]["allocatable"] == 63_500
     (spot,) = [spot for spot in told["hotspots"] if spot["node"] == "w-00"]
     assert spot["percent"] == pytest.approx(100 * hot["cpu"]["reserved"] / hot["cpu"]["allocatable"], abs=0.01)
+
+
+def test_vms_are_where_they_will_be_when_migrations_have_landed(snapshot: Snapshot, plan: Plan) -> None:
+    """One VM has a target pod, one an old pod that lingers, one no pod, and one whose pod says another node."""
+    flying, lingering, without, elsewhere = (snapshot.vmis[move.vmi] for move in plan.moves[:4])
+    pods, now = dict(snapshot.pods), settled_pods(snapshot)
+    job = Migration(namespace=flying.namespace, name="rb", uid="job", vmi=flying.name, phase="Running")
+    labels = FrozenMap({**now[flying.key].labels, MIGRATION_JOB: job.uid})
+    pods["bank/target"] = replace(now[flying.key], name="target", uid="t", node="w-11", labels=labels)
+    pods["bank/old"] = replace(now[lingering.key], name="old", uid="o", node="w-11")
+    del pods[now[without.key].key]
+    pods[now[elsewhere.key].key] = replace(now[elsewhere.key], node="w-11")
+    there = replace(snapshot, pods=FrozenMap(pods), migrations=FrozenMap({"bank/rb": job}))
+    found = dict(api.homes(there))
+    assert found == settled_pods(there)
+    assert (found[flying.key].node, found[lingering.key].node) == ("w-11", lingering.node)
+    assert {without.key, elsewhere.key} & set(found) == set()
 
 
 def test_the_plan_says_how_far_it_has_come(gallery: Gallery, plan: Plan) -> None:
