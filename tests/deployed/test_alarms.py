@@ -186,6 +186,8 @@ def test_each_alert_fires_and_clears(tmp_path: Path, impatient: Path) -> None:
             )
             for case in CASES
         }
+        for here in alive.values():
+            here.until(lambda report: report.synced and report.leader)
         targets = {name: here.url.removeprefix("http://") for name, here in alive.items()}
         found = stack.enter_context(prometheus(tmp_path, targets, rules=impatient, interval="250ms"))
         for case in CASES:
