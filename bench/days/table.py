@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from bench.days.contestants import DAEMON, DESCHEDULER, DEVIATION, NOBODY, PACE_SECONDS
+from bench.days.contestants import DAEMON, DESCHEDULER, DEVIATION, NOBODY, PACE_SECONDS, PER_NODE, TOTAL
 from bench.days.meters import DRAINS, OURS, PEOPLE, THEIRS, UPDATES
 
 Run = dict[str, Any]
@@ -103,8 +103,8 @@ def promises(runs: list[Run]) -> str:
     faults, requests = sum(run["faults"] for run in ours), sum(run["requests"] for run in ours)
     plans = sum(run["plans"] for run in ours) / max(days, 1)
     lines = [
-        f"Promises broken, as the independent checkers saw all of it: **{len(broken)}**, in {days} days with {faults:,} "
-        f"faults in {requests:,} requests.",
+        f"Promises broken, as the independent checkers saw all of it: **{len(broken)}**, in {days} days with "
+        f"{faults:,} faults in {requests:,} requests.",
         *(f"- {sentence}" for sentence in broken[:10]),
         f"Plans made: {plans:.1f} a day. Time by what the daemon said: {shares}.",
     ]
@@ -144,17 +144,18 @@ def text(runs: list[Run]) -> str:
     return "\n\n".join(parts)
 
 
-PROTOCOL = f"""200 nodes of 76 CPUs, 4,000 VMs of 1 to 16. Of them 7.5 % run in office hours only; 3 % a day end
-for good while as many begin; 1 % a day get other CPUs, two in five of these while they run; people migrate 20 VMs a day; nodes
-are cordoned, drained and lost; KubeVirt is upgraded on day 12, which renews every launcher, and on day 22 every node is
+PROTOCOL = f"""200 nodes of 76 CPUs, 4,000 VMs of 1 to 16. Of them 7.5 % run in office hours only; 3 % a day end for good
+and as many begin; 1 % a day get other CPUs, two in five of these while they run; people migrate 20 VMs a day; nodes are
+cordoned, drained and lost; KubeVirt is upgraded on day 12, which renews every launcher, and on day 22 every node is
 drained in turn. One VM in ten is under a rule, three of a hundred cannot migrate, three migrations of a hundred fail.
 What happens is written down by seed before it begins and is the same for every contestant; where VMs run is up to
-kube-scheduler (least allocated, CPU and memory alike) and to the contestant. Nodes count at their own reservations, the
-other half of a migration left out. Limits, cooldown and thresholds of the daemon are its defaults; other than by
-default it looks every {PACE_SECONDS:.0f} s at most (the default reacts within a second), takes its first plan without
-search, and renews its lease every two minutes: that is what a month of simulation can afford. Virt-handler's heartbeats
-are left out. Every request and every line of a watch may meet a fault (3 % of requests, outages of up to 15 minutes).
-LowNodeUtilization looks every five minutes, by reserved CPU, with at most {5} evictions at a time and {2} per node;
-KubeVirt turns each eviction into a migration, and it picks no VM that cannot migrate. A ping-pong is a VM that the same
-hand takes from A to B and back to A within 24 hours. The simulated cluster is in the same process as the contestant, so
-what the process holds is both; nobody's row is the cluster alone."""
+kube-scheduler (least allocated, CPU and memory alike) and to the contestant. Nodes count at what is reserved by the VMs
+that run there, the other half of a migration left out. The first day begins with the inequality of years and ten empty
+nodes. The daemon's limits, cooldown and thresholds are its defaults; other than by default it looks every
+{PACE_SECONDS:.0f} s at most (the default is a second after a change), takes its first plan without search, and renews
+its lease every two minutes: that is what a month of simulation can afford. virt-handler's heartbeats are left out.
+Every request and every line of a watch may meet a fault: 3 % of requests, and outages of up to 15 minutes.
+LowNodeUtilization looks every five minutes, by reserved CPU, with at most {TOTAL} evictions at a time and {PER_NODE}
+per node; KubeVirt turns each eviction into a migration, and it picks no VM that cannot migrate. A ping-pong is a VM
+that the same hand takes from A to B and back to A within 24 hours. The simulated cluster is in the same process as the
+contestant, so what the process holds is both; nobody's row is the cluster alone."""
