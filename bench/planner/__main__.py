@@ -17,8 +17,7 @@ snapshot, the making of synthetic ones included. Triggers: what is known of the 
 nothing. First plan: a decision without search. End: the quickest of the decisions, with a limit of {seconds:g} s for
 the search of each; CPU: the least of theirs. Waves and the minutes until quiet are those of KubeVirt's default limits
 (5 migrations at a time, one of them left to others; 2 off a node) and ours (1 onto a node), with 512 MiB/s for each.
-Equal: how many of the plans were the same; large instances are decided fewer times. Thresholds: the recording, swaps
-and rings 80 % down to 75 %; synthetic ones 80 %; BtrPlace 100 %; ByteDance 98 %, which its fullest machines exceed.
+Equal: how many of the plans were the same. Thresholds: the recording, swaps and rings 80 % down to 75 %; synthetic ones 80 %; BtrPlace 100 %; ByteDance 98 %, which its fullest machines exceed.
 Stops are moves onto a third node, without which no order of moves exists; the bound is that of placements, which know
 nothing of an order, so a gap remains where there are stops. BtrPlace's rules are rebuilt from its recordings: a
 client's VMs stay within the edge they are on (li only), and those of one template on different nodes. A bar in seconds
@@ -30,7 +29,7 @@ def main() -> None:
     """Each instance in a process of its own, so that its memory is its own."""
     parser = argparse.ArgumentParser(prog="python -m bench.planner", description=__doc__)
     parser.add_argument("names", nargs="*", help="only instances whose name contains one of these; publishes nothing")
-    parser.add_argument("--runs", type=int, default=5, help="plans per instance at most, to compare them")
+    parser.add_argument("--runs", type=int, default=5, help="plans per instance, to compare them")
     parser.add_argument("--seconds", type=float, default=10.0, help="limit of each search")
     options = parser.parse_args()
     for file in missing():

@@ -26,18 +26,17 @@ def at(percent: float) -> PolicyParams:
     return PolicyParams(hold_seconds=0, thresholds=Thresholds(cpu_high=percent, cpu_low=percent))
 
 
-SIZES = ((100, "100x2,000", 2, 5), (1_000, "1,000x20,000", 1, 3), (5_000, "5,000x100,000", 1, 2))
-"""Synthetic clusters: nodes, name, seed, and how often each is decided at most."""
+SIZES = ((100, "100x2,000", 2), (1_000, "1,000x20,000", 1), (5_000, "5,000x100,000", 1))
+"""Synthetic clusters: nodes, name, seed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """A cluster by name. `runs` are the decisions that are compared with each other, at most."""
+    """A cluster by name, and when a node of it is too full."""
 
     name: str
     read: Callable[[], Snapshot]
     policy: PolicyParams = DEFAULTS
-    runs: int = 5
 
 
 def instances() -> Iterator[Instance]:
@@ -48,18 +47,14 @@ def instances() -> Iterator[Instance]:
     small = replace(small, mean=0.74, spread=0.015, crowded=0.25)
     yield Instance(name="tight 12x130", read=partial(synthetic.cluster, small, 4), policy=at(80))
     small = replace(small, mean=0.78)
-    yield Instance(name="overfull 12x130", read=partial(synthetic.cluster, small, 4), policy=at(80), runs=2)
+    yield Instance(name="overfull 12x130", read=partial(synthetic.cluster, small, 4), policy=at(80))
     for nodes, size, seed, runs in (
         (100, "100x2,000", 2, 5),
         (1_000, "1,000x20,000", 1, 3),
         (5_000, "5,000x100,000", 1, 2),
     ):
-        yield Instance(
-            name=f"loose {size}", read=partial(synthetic.cluster, Shape.loose(nodes), seed), policy=at(80), runs=runs
-        )
-        yield Instance(
-            name=f"tight {size}", read=partial(synthetic.cluster, Shape.tight(nodes), seed), policy=at(80), runs=runs
-        )
+        yield Instance(name=f"loose {size}", read=partial(synthetic.cluster, Shape.loose(nodes), seed), policy=at(80))
+        yield Instance(name=f"tight {size}", read=partial(synthetic.cluster, Shape.tight(nodes), seed), policy=at(80))
     yield from _circles()
     yield from _others()
 
@@ -81,7 +76,7 @@ def _others() -> Iterator[Instance]:
         for rules in (False, True):
             name = f"BtrPlace {file}{' with rules' if rules else ''}"
             if path.exists():
-                yield Instance(name=name, read=partial(_btrplace, path, rules=rules), policy=at(100), runs=2)
+                yield Instance(name=name, read=partial(_btrplace, path, rules=rules), policy=at(100))
     path = DATA / "bytedance" / "clear2.json.gz"
     for number in (0, 1):
         if path.exists():

@@ -92,7 +92,6 @@ def timed(work: Callable[[], T]) -> tuple[T, float, float]:
 
 def measure(instance: Instance, runs: int, seconds: float) -> Measured:
     """Read, look, decide without search and with it; and decide again to see whether the plan is the same."""
-    runs = max(1, min(runs, instance.runs))
     progress(f"{instance.name}: reading")
     snapshot, reading, _ = timed(instance.read)
     gc.collect()

@@ -13,26 +13,26 @@ from collections.abc import Iterator, Sequence
 from rebalancer.placement.assignment import Assignment
 from rebalancer.placement.groups import Ints
 from rebalancer.placement.index import Index
-from rebalancer.planning.pace import Trip, Trips, packed_seconds, ranked
+from rebalancer.planning.pace import Trip, Trips, least_seconds, packed_seconds, ranked
 
 ROUNDS = 50
 """Exchanges at most: each shortens the plan, and a packing of all moves is what one costs to judge."""
-JUDGED = 400
-"""Exchanges that are judged at most."""
+PACKED = 30_000
+"""Moves that are packed into waves, over all exchanges that are judged: about a quarter of a second."""
 
 
 def shorter(index: Index, trips: Trips, at: Ints) -> Ints:
     """A placement of equal value whose moves take no longer."""
     state = Assignment(index, at)
-    length = _length(trips, state.at)
-    left = JUDGED
+    moving = trips.to(at)
+    length, least, left = _length(trips, state.at), least_seconds(moving, trips.budgets), PACKED
     for _ in range(ROUNDS):
         for one, other in _exchanges(index, trips.to(state.at)):
-            if left <= 0:
+            if left < len(moving) or length <= least + 1e-6:
                 return state.at
             if not _swap(state, one, other):
                 continue
-            left -= 1
+            left -= len(moving)
             swapped = _length(trips, state.at)
             if swapped < length:
                 length = swapped

@@ -165,6 +165,11 @@ def packed_seconds(order: Sequence[Trip], budgets: Budgets) -> float:
     return total
 
 
+def least_seconds(trips: Iterable[Trip], budgets: Budgets) -> float:
+    """No order takes less: waves of as many as the cluster allows, long ones together."""
+    return sum(sorted((trip.seconds for trip in trips), reverse=True)[:: budgets.cluster])
+
+
 def _busy(trips: Sequence[Trip], budgets: Budgets) -> dict[int, float]:
     """By item: the time that its source or its target is busy at least, whichever is longer."""
     out: defaultdict[int, float] = defaultdict(float)
