@@ -41,7 +41,7 @@ PARAMS = daemon.DaemonParams(
     loop=LoopParams(interval_seconds=PACE_SECONDS, debounce_seconds=PACE_SECONDS),
     lease=LeaseParams(duration_seconds=300, renew_deadline_seconds=240.0, retry_seconds=120.0),
 )
-"""The daemon as it is, but for its pace: it looks every other minute, as often renews its lease, takes its first plan."""
+"""The daemon as it is, but for its pace: looks every other minute, renews its lease as often, takes its first plan."""
 PLUGIN = {
     DESCHEDULER: Params.of_cpu(50.0, 80.0),
     DEVIATION: Params.of_cpu(10.0, 10.0, deviation=True),
