@@ -14,14 +14,16 @@ from bench.results import publish
 NOTES = """
 Each instance is measured in a process of its own, which may take {memory:,} MB for its data. Read: until there is a
 snapshot, the making of synthetic ones included. Triggers: what is known of the snapshot and what is wrong with it, from
-nothing. First plan: a decision without search. End: the quickest of the decisions, with a limit of {seconds:g} s for
-the search of each; CPU: the least of theirs. Waves and the minutes until quiet are those of KubeVirt's default limits
-(5 migrations at a time, one of them left to others; 2 off a node) and ours (1 onto a node), with 512 MiB/s for each.
-Equal: how many of the plans were the same. Thresholds: the recording, swaps and rings 80 % down to 75 %; synthetic ones 80 %; BtrPlace 100 %; ByteDance 98 %, which its fullest machines exceed.
-Stops are moves onto a third node, without which no order of moves exists; the bound is that of placements, which know
-nothing of an order, so a gap remains where there are stops. BtrPlace's rules are rebuilt from its recordings: a
-client's VMs stay within the edge they are on (li only), and those of one template on different nodes. A bar in seconds
-is met by the wall clock; that of nothing to do is `python -m bench.cycle`'s, which tells more.
+nothing. First plan: a decision without search, and with what is worked out once for all decisions. End: the quickest of
+the decisions, with a limit of {seconds:g} s for the search of each; CPU: the least of theirs. Waves and the minutes
+until quiet are those of KubeVirt's default limits (5 migrations at a time, one of them left to others; 2 off a node)
+and ours (1 onto a node), with 512 MiB/s for each. Equal: how many of the plans were the same. Thresholds: the
+recording, swaps and rings 80 % down to 75 %; synthetic ones 80 %; BtrPlace 100 %; ByteDance 98 %, which its fullest
+machines exceed. Overfull: more is reserved than 80 % of all nodes, so most hotspots stay. Stops are moves onto a third
+node, without which no order of moves exists; the bound is that of placements, which know nothing of an order, so a gap
+remains where there are stops. BtrPlace's rules are rebuilt from its recordings: a client's VMs stay within the edge
+that they are on (li only), and those of one template on different nodes. Bars in seconds are about the wall clock; that
+of nothing to do is about CPU, and `python -m bench.cycle` tells more of it.
 """
 
 

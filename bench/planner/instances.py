@@ -48,11 +48,7 @@ def instances() -> Iterator[Instance]:
     yield Instance(name="tight 12x130", read=partial(synthetic.cluster, small, 4), policy=at(80))
     small = replace(small, mean=0.78)
     yield Instance(name="overfull 12x130", read=partial(synthetic.cluster, small, 4), policy=at(80))
-    for nodes, size, seed, runs in (
-        (100, "100x2,000", 2, 5),
-        (1_000, "1,000x20,000", 1, 3),
-        (5_000, "5,000x100,000", 1, 2),
-    ):
+    for nodes, size, seed in SIZES:
         yield Instance(name=f"loose {size}", read=partial(synthetic.cluster, Shape.loose(nodes), seed), policy=at(80))
         yield Instance(name=f"tight {size}", read=partial(synthetic.cluster, Shape.tight(nodes), seed), policy=at(80))
     yield from _circles()
