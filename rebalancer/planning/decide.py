@@ -72,9 +72,9 @@ def decide(  # noqa: PLR0913  # what is wrong, how to plan, and what the caller 
     """The plan that cures the triggers as far as possible with the fewest, cheapest moves; never worse than no plan.
 
     `immovable` are VMs (by key) that must stay for reasons that the snapshot does not show, with the reason. `clock`
-    gives seconds that do not go backwards: without it `params.seconds` is kept by counted work alone, and the plan
-    tells no times. `stop` ends the search early. `overview` is the snapshot's, by the same policy, where it is known
-    already.
+    gives seconds that do not go backwards: `params.seconds` is kept by counted work, the clock only cuts what takes
+    many times as long, and without it the plan tells no times. `stop` ends the search early. `overview` is the
+    snapshot's, by the same policy, where it is known already.
     """
     picture = Picture.of(snapshot, triggers, params.policy, immovable or {}, overview, now=now)
     return _Planner(picture, params, now, stop or Stop(params.seconds, clock)).plan()
@@ -250,6 +250,8 @@ class _Planner:
     def _finished(self, best: _Attempt | None, bound: Bound, status: str, stages: tuple[StageValue, ...]) -> Plan:
         waves = best.waves if best is not None else ()
         warnings = best.warnings if best is not None else []
+        if self.stop.interrupted:
+            warnings = [*warnings, "the search was interrupted: another time the same cluster may get another plan"]
         settled = best.settled if best is not None else self.picture.settled
         snapshot = self.picture.snapshot
         after = self.picture.state(settled, best.left) if best is not None and waves else self.before

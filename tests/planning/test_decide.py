@@ -35,7 +35,9 @@ def test_without_time_there_is_the_first_plan_and_cancelled_none() -> None:
     params, cancelled = PlanningParams(policy=AT_ONCE), Stop(10.0)
     assert len(decide(snapshot, triggers, params, now=0.0, stop=Stop(0.0)).moves) == 1
     cancelled.cancel()
-    assert decide(snapshot, triggers, params, now=0.0, stop=cancelled).is_noop()
+    plan = decide(snapshot, triggers, params, now=0.0, stop=cancelled)
+    assert plan.is_noop()
+    assert plan.warnings == ("the search was interrupted: another time the same cluster may get another plan",)
 
 
 def test_only_what_triggers_is_cured() -> None:
