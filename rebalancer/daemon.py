@@ -264,7 +264,9 @@ def _assemble(params: DaemonParams, api: Api, runtime: Runtime, on_report: Calla
 
     settings = _Settings(params, runtime, adopt, cycle)
     optional = {"elector": elector, "recorder": recorder, "settings": settings if runtime.reload is not None else None}
-    running = {"cache": cache.run, "lag meter": lag.run}
+    running = {"cache": cache.run}
+    if runtime.offload is in_thread:
+        running["lag meter"] = lag.run  # where time is virtual nothing is ever late
     running |= {name: part.run for name, part in optional.items() if part is not None}
     return _Parts(
         around=around,
