@@ -8,7 +8,7 @@ from rebalancer.sim.objects import Obj
 from rebalancer.sim.plane import FailingShare
 from rebalancer.sim.shapes import SIDECAR_MILLI, kubevirt, namespace, node, running, vmi
 
-CPUS, GIB = 76, 320
+CPUS, GIB = 80, 352
 GOLD_LABEL = "pool"
 HOSTNAME, ZONE = "kubernetes.io/hostname", "topology.kubernetes.io/zone"
 NEW_NODES = 0.05
@@ -65,7 +65,7 @@ def build(agenda: Agenda) -> list[Obj]:
             and cpu[number] + vm.vcpus * 1000 + SIDECAR_MILLI < CPUS * 960
             and memory[number] + vm.gib + 1 < GIB - 8
         ]
-        picked = dice.of("place", vm.key).sample(suited, min(3, len(suited)))
+        picked = dice.of("place", vm.key).sample(suited, min(2, len(suited)))
         place = min(picked, key=lambda number: cpu[number] / CPUS / 1000 + memory[number] / GIB)
         there.append(place)
         cpu[place] += vm.vcpus * 1000 + SIDECAR_MILLI

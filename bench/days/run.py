@@ -6,7 +6,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from rebalancer.sim.simulate import bounds_of
 from rebalancer.sim.virtualtime import run_virtual
 from rebalancer.sim.world import World, WorldParams
 
+BLINK_SECONDS = 60.0
+"""What others did within this time we need not know: answers and news are late, and a wave begins at once."""
 MONDAY = 1_795_392_000.0
 """2026-11-23T00:00:00Z."""
 NODES = NodePlaneParams(heartbeat=(0.0, 0.0))
@@ -72,21 +74,28 @@ def live(
     Raises what kills the contestant, the agenda or a part of the cluster.
     """
 
-    async def main() -> dict[str, Any]:
-        loop = asyncio.get_running_loop()
-        troubles = Troubles(agenda.seed, agenda.params.days, loop.time) if faults else None
-        how = WorldParams(seed=agenda.seed, epoch=MONDAY, nodes=NODES)
-        world = World(build(agenda), how, mishaps=Mishaps(agenda), faults=troubles)
-        with tempfile.TemporaryDirectory() as folder:
-            socket = str(Path(folder) / "api")
-            run = _Run(
-                agenda=agenda, name=name, params=params, each_day=each_day, socket=socket, world=world,
-                troubles=troubles,
-            )  # fmt: skip
-            async with world:
-                return await _live(run)
+    with tempfile.TemporaryDirectory() as folder:
+        socket = str(Path(folder) / "api")
 
-    return run_virtual(main, agenda.seed)
+        async def main() -> dict[str, Any]:
+            loop = asyncio.get_running_loop()
+            troubles = Troubles(agenda.seed, agenda.params.days, loop.time) if faults else None
+            how = WorldParams(seed=agenda.seed, epoch=MONDAY, nodes=NODES)
+            world = World(build(agenda), how, mishaps=Mishaps(agenda), faults=troubles)
+            async with world:
+                return await _live(
+                    _Run(
+                        agenda=agenda,
+                        name=name,
+                        params=params,
+                        each_day=each_day,
+                        socket=socket,
+                        world=world,
+                        troubles=troubles,
+                    )
+                )
+
+        return run_virtual(main, agenda.seed)
 
 
 async def _live(run: _Run) -> dict[str, Any]:
@@ -96,7 +105,7 @@ async def _live(run: _Run) -> dict[str, Any]:
     for listener in (meters.change, player.change):
         world.store.subscribe(listener)
     if run.name == DAEMON:
-        checkers = Checkers(world.store, bounds_of(run.params, active=True))
+        checkers = Checkers(world.store, replace(bounds_of(run.params, active=True), blink_seconds=BLINK_SECONDS))
         world.store.subscribe(checkers.change)
         world.api.listeners.append(checkers.request)
         run.broken = checkers.broken

@@ -144,7 +144,7 @@ def text(runs: list[Run]) -> str:
     return "\n\n".join(parts)
 
 
-PROTOCOL = f"""200 nodes of 76 CPUs, 4,000 VMs of 1 to 16. Of these 7.5 % run in office hours; 3 % a day end for good
+PROTOCOL = f"""200 nodes of 80 CPUs, 4,000 VMs of 1 to 16. Of these 7.5 % run in office hours; 3 % a day end for good
 and as many begin; 1 % a day get other CPUs, two in five of these while they run; people migrate 20 VMs a day; nodes are
 cordoned, drained and lost; KubeVirt is upgraded on day 12, which renews every launcher, and on day 22 every node is
 drained in turn. One VM in ten is under a rule, three of a hundred cannot migrate, three migrations of a hundred fail.
