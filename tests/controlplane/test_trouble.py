@@ -307,7 +307,7 @@ async def _pods_on(scene: Scene, node: str) -> list[str]:
 async def test_limits_of_the_kubevirt_resource_that_are_lower_than_ours_are_kept(crowd: Scene) -> None:
     await _limit_kubevirt(crowd, cluster=1, node=1)
     async with witness(crowd.plane) as seen, daemon(crowd.plane, ACTIVE) as ours:
-        await ours.says("Started", "started 1 migration", "1 at a time is allowed")
+        await ours.says("Planned", "4 moves in 4 waves")
         await ours.says("Finished", "4 migrations done", seconds=60)
         assert await seen.broken(Bounds(per_cluster=1, per_source=1, per_hour=1000)) == []
     await _limit_kubevirt(crowd, cluster=5, node=2)
