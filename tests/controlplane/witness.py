@@ -118,6 +118,7 @@ def _entry(event: AuditEvent) -> Entry:
         target=parse_path(path),
         started=datetime.fromisoformat(event.received).timestamp(),
         code=event.code,
+        body=event.request,
     )
 
 
