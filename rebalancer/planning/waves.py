@@ -8,7 +8,7 @@ in a circle are broken up by temporary stops on third nodes; what cannot be orde
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +23,8 @@ from rebalancer.planning.params import PlanningParams
 from rebalancer.policy.feasibility import rejection
 from rebalancer.policy.target import target_guard, target_pod
 
+ORDERS = 4
+"""Orders that are tried: without stops of those that had to be left where they stopped, all over again."""
 MAX_HOPS = 40
 """Temporary stops per plan: circles are rare, and each stop is a migration that gains nothing by itself."""
 CIRCLES = 100
@@ -47,15 +49,25 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """Waves of steps, and the items whose moves cannot be carried out."""
+    """Waves of steps, and the items whose moves cannot be carried out; `stranded` of them could only stop over."""
 
     waves: tuple[tuple[Step, ...], ...]
     stuck: tuple[int, ...]
+    stranded: tuple[int, ...] = ()
 
 
 def order(picture: Picture, built: Built, index: Index, at: Ints, params: PlanningParams) -> Order:
     """The moves from everyone's home to `at`, in waves."""
-    return _Scheduler(picture, built, index, at, params).run()
+    barred = set[int]()
+    best: Order | None = None
+    for _ in range(ORDERS):
+        found = _Scheduler(picture, built, index, at, params).run(barred)
+        best = found if best is None or len(found.stuck) < len(best.stuck) else best
+        if not found.stranded:
+            break
+        barred |= set(found.stranded)
+    assert best is not None
+    return best
 
 
 class _Scheduler:
@@ -71,8 +83,11 @@ class _Scheduler:
         self.settled, self.ahead = Assignment(index), Assignment(index)
         self.waiting = [trip.item for trip in ranked(self._trips.to(at), self.budgets)]
         self.hops = self.trials = 0
+        self.barred: frozenset[int] = frozenset()
 
-    def run(self) -> Order:
+    def run(self, barred: Collection[int]) -> Order:
+        """All waves; the barred items make no stops."""
+        self.barred = frozenset(barred)
         waves: list[tuple[Step, ...]] = []
         while self.waiting:
             if steps := self._wave() or self._circle():
@@ -86,13 +101,14 @@ class _Scheduler:
             else:
                 break
         stuck = set(self.waiting)
+        stranded = {step.item for wave in waves for step in wave if step.hop} & stuck
         for number, wave in enumerate(waves):
             if any(step.hop and step.item in stuck for step in wave):
                 # Nobody is left where it was only to pass through, so what came after that falls, too.
                 stuck |= {step.item for later in waves[number:] for step in later}
                 waves = waves[:number]
                 break
-        return Order(waves=tuple(waves), stuck=tuple(sorted(stuck)))
+        return Order(waves=tuple(waves), stuck=tuple(sorted(stuck)), stranded=tuple(sorted(stranded)))
 
     def trip(self, step: Step) -> Trip:
         """What a step means for budgets and time."""
@@ -204,6 +220,7 @@ class _Scheduler:
             other
             for other in self.waiting
             if other != item
+            and other not in self.barred
             and self.settled.at[other] == problem.home[other]
             and (problem.home[other] == goal or other in fellows)
         ]
