@@ -241,7 +241,7 @@ PLANTED = {
         makers=Makers(elector=Grabbing),
         found_by="promise 7",
         worlds=("replicas",),
-        kinds=ANY,
+        kinds=_points(WRITE, perturb.DELAYED, perturb.SLOW, perturb.LEADER),
     ),
     "random names, and a second try after a lost answer": Plant(
         makers=Makers(executor=Guessing),
@@ -268,7 +268,7 @@ PLANTED = {
         makers=Makers(executor=Trusting),
         found_by="promise 9",
         worlds=("opt-out",),
-        kinds=_points(EVENT, perturb.DELAYED, perturb.DROPPED, perturb.SLOW),
+        kinds=_points(EVENT, perturb.DROPPED),
         what="MODIFIED virtualmachineinstances",
     ),
     "no deadline": Plant(makers=Makers(executor=Patient), found_by="after its deadline", worlds=("stuck",), kinds=ANY),
