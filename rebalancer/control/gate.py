@@ -70,7 +70,10 @@ def why_unsettled(snapshot: Snapshot, params: GateParams, now: float) -> str:
     kubevirt = snapshot.kubevirt
     if kubevirt is not None and (kubevirt.infra_updating or kubevirt.phase not in ("", "Deployed")):
         return "KubeVirt is being updated" if kubevirt.infra_updating else f"KubeVirt is {kubevirt.phase}"
-    updating = [m.vmi_key for m in snapshot.migrations.values() if _renews(m, now - params.update_seconds)]
+    # KubeVirt tries for ever to renew a VM that fits nowhere else: that is no update that will be over soon.
+    updates = [m for m in snapshot.migrations.values() if WORKLOAD_UPDATE in m.annotations]
+    hopeless = {m.vmi_key for m in updates if m.phase == "Failed"}
+    updating = [m.vmi_key for m in updates if m.vmi_key not in hopeless and _renews(m, now - params.update_seconds)]
     # Changed CPU or memory of one running VM looks the same where VMIMs have no priority, before KubeVirt 1.9.
     if len(set(updating)) > 1:
         return f"KubeVirt is renewing running VMs, {updating[0]} among them"

@@ -31,14 +31,14 @@ def lost(count: int, of: int, seconds: float = 60.0) -> dict[str, Any]:
     return {"nodes": FrozenMap(found)}
 
 
-def updates(*phases: str, priority: str = "", seconds: float = 0.0) -> dict[str, Any]:
-    """VMIMs of KubeVirt's workload updater, one VM each, begun so long ago."""
+def updates(*phases: str, priority: str = "", seconds: float = 0.0, each: int = 1) -> dict[str, Any]:
+    """VMIMs of KubeVirt's workload updater, so many of `each` VM, begun so long ago."""
     found = {
         f"bank/u{index}": Migration(
             namespace="bank",
             name=f"u{index}",
             uid=f"u{index}",
-            vmi=f"v{index}",
+            vmi=f"v{index // each}",
             phase=phase,
             priority=priority,
             annotations=FrozenMap({"kubevirt.io/workloadUpdateMigration": ""}),
@@ -67,6 +67,8 @@ def updates(*phases: str, priority: str = "", seconds: float = 0.0) -> dict[str,
         (updates("Running", "Pending", priority="user-triggered"), ""),
         (updates("Succeeded", "Succeeded", seconds=299), "KubeVirt is renewing running VMs, bank/v0 among them"),
         (updates("Succeeded", "Succeeded", seconds=301), ""),
+        # Two VMs that fit nowhere else, tried again and again: an update that is never over.
+        (updates("Failed", "Pending", "Failed", "Pending", each=2), ""),
     ],
 )
 def test_a_cluster_is_settled_or_says_why_not(cluster: dict[str, Any], why: str) -> None:
