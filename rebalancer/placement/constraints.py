@@ -187,7 +187,7 @@ def _keep_spread(choices: Choices, rule: Spread) -> None:
     for domain in np.flatnonzero(rule.fixed_holders).tolist():
         model.add(counts[domain] - minimum <= rule.max_skew + excess[domain])
     for holder in rule.holders.tolist():
-        home = int(rule.domain[home_of[holder]])
+        home, source = int(rule.domain[home_of[holder]]), int(rule.counting[home_of[holder]])
         if holder in choices.of:
             for node, x in choices.of[holder].items():
                 domain = int(rule.domain[node])
@@ -196,7 +196,7 @@ def _keep_spread(choices: Choices, rule: Spread) -> None:
                 if domain == NOWHERE:
                     model.add(x == 0)
                     continue
-                itself = holder in matched and (domain == home or rule.counting[node] == NOWHERE)
+                itself = holder in matched and (domain == source or rule.counting[node] == NOWHERE)
                 model.add(counts[domain] + int(itself) - minimum <= rule.max_skew).only_enforce_if(x)
         stays = choices.stays(holder)
         here = home if not isinstance(stays, bool) else int(rule.domain[state.at[holder]])
