@@ -17,10 +17,12 @@ from bench.days.meters import Meters, process
 from bench.days.player import Player
 from bench.days.trouble import Troubles
 from rebalancer import daemon
+from rebalancer.sim.api import ApiParams
 from rebalancer.sim.checkers import Broken, Checkers
 from rebalancer.sim.plane import NodePlaneParams
 from rebalancer.sim.resources import VMIS
 from rebalancer.sim.simulate import bounds_of
+from rebalancer.sim.store import HISTORY
 from rebalancer.sim.virtualtime import run_virtual
 from rebalancer.sim.world import World, WorldParams
 
@@ -61,12 +63,14 @@ class _Run:
         return about | meters.figures() | self.diary.figures()
 
 
-def live(
+def live(  # noqa: PLR0913 - the bench is told nothing, tests are in a hurry
     agenda: Agenda,
     name: str,
     *,
     params: daemon.DaemonParams = PARAMS,
     faults: bool = True,
+    bookmark_seconds: float = 60.0,
+    history: int = HISTORY,
     each_day: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> dict[str, Any]:
     """The month of one contestant; `each_day` is given the figures until then.
@@ -80,7 +84,8 @@ def live(
         async def main() -> dict[str, Any]:
             loop = asyncio.get_running_loop()
             troubles = Troubles(agenda.seed, agenda.params.days, loop.time) if faults else None
-            how = WorldParams(seed=agenda.seed, epoch=MONDAY, nodes=NODES)
+            api = ApiParams(bookmark_seconds=bookmark_seconds)
+            how = WorldParams(seed=agenda.seed, epoch=MONDAY, nodes=NODES, api=api, history=history)
             world = World(build(agenda), how, mishaps=Mishaps(agenda), faults=troubles)
             async with world:
                 return await _live(

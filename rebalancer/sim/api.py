@@ -35,10 +35,12 @@ class ApiParams:
 
     `tokens` maps bearer tokens to users; without a token the user is the administrator.
     `watch_list` is the WatchList feature gate (sendInitialEvents), on since Kubernetes 1.34.
+    `bookmark_seconds`: how often watches are sent bookmarks; the real server does it about once a minute.
     `blind_seconds`: virt-api's check for a migration in flight is no lock; it does not see one younger than this.
     """
 
     tokens: Mapping[str, str] | None = None
+    bookmark_seconds: float = 60.0
     blind_seconds: float = 0.0
     watch_list: bool = True
     kubevirt: bool = True
@@ -227,7 +229,7 @@ class ApiServer:
                 why = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
             options = Resource(group="meta.k8s.io", version="v1", plural="listoptions", kind="ListOptions")
             raise invalid(options, "", "sendInitialEvents", why)
-        watcher = Watcher(self.store, target, entry, self.faults)
+        watcher = Watcher(self.store, target, entry, self.faults, self.params.bookmark_seconds)
         seconds = float(query.get("timeoutSeconds") or self._dice.between(1800, 3600, "watch", entry.number))
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         entry.code = 200

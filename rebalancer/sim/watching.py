@@ -15,9 +15,6 @@ from rebalancer.sim.resources import Target
 from rebalancer.sim.selecting import selector
 from rebalancer.sim.store import ADDED, DELETED, MODIFIED, Change, Store
 
-BOOKMARK_SECONDS = 60.0
-"""About how often the real server sends bookmarks."""
-
 
 def line(kind: str, item: Obj) -> bytes:
     return b'{"type":"%s","object":%s}\n' % (kind.encode(), encode(item))
@@ -26,13 +23,16 @@ def line(kind: str, item: Obj) -> bytes:
 class Watcher:
     """One open watch; `broken` when its connection is to be dropped in the middle of a line."""
 
-    def __init__(self, store: Store, target: Target, entry: Entry, faults: Faults) -> None:
+    def __init__(
+        self, store: Store, target: Target, entry: Entry, faults: Faults, bookmark_seconds: float = 60.0
+    ) -> None:
         query = entry.query
         self._store = store
         self._target = target
         self._entry = entry
         self._matches = selector(query.get("labelSelector", ""), query.get("fieldSelector", ""))
         self._faults = faults
+        self._bookmark_seconds = bookmark_seconds
         self._bookmarks = query.get("allowWatchBookmarks") in ("1", "true")
         self._queue: deque[Change] = deque()
         self._wake = asyncio.Event()
@@ -103,7 +103,7 @@ class Watcher:
 
     async def _follow(self, response: web.StreamResponse, deadline: float) -> None:
         loop = asyncio.get_running_loop()
-        bookmark_at = loop.time() + BOOKMARK_SECONDS
+        bookmark_at = loop.time() + self._bookmark_seconds
         while True:
             while self._queue:
                 if not await self._send(response):
@@ -112,7 +112,7 @@ class Watcher:
             if now >= deadline - 1e-6:
                 return
             if now >= bookmark_at - 1e-6:
-                bookmark_at = now + BOOKMARK_SECONDS
+                bookmark_at = now + self._bookmark_seconds
                 if self._bookmarks:
                     await response.write(self._bookmark())
                 continue

@@ -24,7 +24,7 @@ from rebalancer.sim.objects import HEARTBEAT, TERMINAL, Obj, decode, owner_uid, 
 from rebalancer.sim.plane import Mishaps, NodePlaneParams
 from rebalancer.sim.resources import BY_KIND, VMIS
 from rebalancer.sim.scheduler import Scheduler
-from rebalancer.sim.store import Change, Store
+from rebalancer.sim.store import HISTORY, Change, Store
 from rebalancer.sim.vmi_controller import VmiController
 from rebalancer.sim.workload_updater import OUTDATED, PENDING_CPUS, WorkloadUpdater
 
@@ -39,12 +39,16 @@ NAMESPACES = ("default", "kubevirt", "kubevirt-rebalancer")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorldParams:
-    """How a world is made. `epoch` is the wall time, in seconds since 1970, at loop time zero."""
+    """How a world is made. `epoch` is the wall time, in seconds since 1970, at loop time zero.
+
+    `history`: changes that are remembered for watches that resume.
+    """
 
     seed: int = 0
     epoch: float = EPOCH
     nodes: NodePlaneParams = field(default_factory=NodePlaneParams)
     api: ApiParams = field(default_factory=ApiParams)
+    history: int = HISTORY
 
 
 class LoopClock:
@@ -76,7 +80,7 @@ class World:
         self.params = params or WorldParams()
         self.clock = LoopClock(self.params.epoch)
         self.dice = Dice(self.params.seed)
-        self.store = Store(self.clock.now, self.dice)
+        self.store = Store(self.clock.now, self.dice, self.params.history)
         self.digest = hashlib.sha256()
         self.api = ApiServer(self.store, dice=self.dice, faults=faults, authorize=authorize, params=self.params.api)
         self.nodes = NodePlane(
