@@ -29,7 +29,14 @@ def percentile(histogram: Counter[int], share: float) -> int:
     return max(histogram, default=0)
 
 
-def row(runs: list[Run]) -> list[str]:
+def without(run: Run, runs: list[Run]) -> float | None:
+    """Share of node-hours above in the same world with nobody at work, over as many days as this run has."""
+    same = [one for one in runs if one["contestant"] == NOBODY and one["seed"] == run["seed"]]
+    days = same[0]["days"][: len(run["days"])] if same else []
+    return sum(day["above"] for day in days) / len(days) if days and len(days) == len(run["days"]) else None
+
+
+def row(runs: list[Run], everybody: list[Run]) -> list[str]:
     """One contestant's figures over all of its months."""
     days = [day for run in runs for day in run["days"]]
     histogram: Counter[int] = Counter()
@@ -49,10 +56,13 @@ def row(runs: list[Run]) -> list[str]:
             f"{sum(run['pingpongs'].get(own(run), 0) for run in runs)}",
             f"{sum(run['failed'].get(own(run), 0) for run in runs)}",
         ]
+    idle = [without(run, everybody) for run in runs]
+    weighted = sum((share or 0.0) * len(run["days"]) for share, run in zip(idle, runs, strict=True)) / len(days)
     return [
         runs[0]["contestant"],
         seeds,
         f"{sum(day['above'] for day in days) / len(days):.2%}",
+        f"{weighted:.2%}" if None not in idle else "",
         f"{sum(day['excess_cpu_hours'] for day in days) / len(days):.1f}",
         *moves,
     ]
@@ -61,14 +71,15 @@ def row(runs: list[Run]) -> list[str]:
 def compared(runs: list[Run]) -> str:
     """The contestants beside each other."""
     head = (
-        "contestant", "seeds", "node-hours above 80 %", "CPU-hours above, a day", "own migrations a day",
+        "contestant", "seeds (days)", "node-hours above 80 %", "the same days, nobody at work",
+        "CPU-hours above, a day", "own migrations a day",
         "per VM and day: mean", "p99", "max in 24 h", "ping-pongs", "failed",
     )  # fmt: skip
     lines = [f"| {' | '.join(head)} |", f"|---|---|{'---:|' * (len(head) - 2)}"]
     for name in ORDER:
         chosen = [run for run in runs if run["contestant"] == name]
         if chosen:
-            lines.append(f"| {' | '.join(row(chosen))} |")
+            lines.append(f"| {' | '.join(row(chosen, runs))} |")
     return "\n".join(lines)
 
 
@@ -138,9 +149,20 @@ def life(runs: list[Run]) -> str:
     return f"Migrations that others asked for, a day in the mean: {', '.join(counts)}."
 
 
+def unfinished(runs: list[Run]) -> str:
+    """What is missing of three seeds and thirty days each, in plain words."""
+    seeds = len({run["seed"] for run in runs})
+    cut = [f"{run['contestant']} (seed {run['seed']}): {len(run['days'])}" for run in runs if len(run["days"]) < 30]
+    found = [f"Lived through with {seeds} {'seed' if seeds == 1 else 'seeds'} of three."] if seeds < 3 else []
+    if cut:
+        found.append(f"Months that were stopped before their thirtieth day, by the days they lasted: {', '.join(cut)}.")
+    return " ".join(found)
+
+
 def text(runs: list[Run]) -> str:
     """Everything, as markdown."""
-    parts = [compared(runs), promises(runs), by_seed(runs), life(runs), flat(runs), PROTOCOL]
+    parts = [part for part in (compared(runs), unfinished(runs)) if part]
+    parts += [promises(runs), by_seed(runs), life(runs), flat(runs), PROTOCOL]
     return "\n\n".join(parts)
 
 
