@@ -156,7 +156,7 @@ def _keep_beside(choices: Choices, rule: Attraction) -> None:
 
 def _counts(choices: Choices, rule: Spread) -> tuple[dict[int, Expr], Literal]:
     """Matched items by domain, and a variable that is at most the global minimum."""
-    state, model = choices.state, choices.model
+    state = choices.state
     fixed = rule.counts(state.at)
     terms: dict[int, list[Literal]] = {}
     for item in rule.matched.tolist():
@@ -168,12 +168,18 @@ def _counts(choices: Choices, rule: Spread) -> tuple[dict[int, Expr], Literal]:
                 if rule.counting[node] != NOWHERE:
                     terms.setdefault(int(rule.counting[node]), []).append(x)
     counts = {domain: int(fixed[domain]) + sum(terms.get(domain, ())) for domain in range(len(fixed))}
+    return counts, _minimum(choices, rule, counts)
+
+
+def _minimum(choices: Choices, rule: Spread, counts: Mapping[int, Expr]) -> Literal:
+    """A variable that is at most the global minimum of the counts."""
     enough = int(rule.eligible.sum()) >= max(rule.min_domains, 1)
-    minimum = model.new_int_var(0, len(rule.matched) + int(rule.fixed_matched.sum()) if enough else 0, "")
+    most = len(rule.matched) + int(rule.fixed_matched.sum()) if enough else 0
+    minimum = choices.model.new_int_var(0, most, "")
     for domain, count in counts.items():
         if rule.eligible[domain]:
-            model.add(minimum <= count)
-    return counts, minimum
+            choices.model.add(minimum <= count)
+    return minimum
 
 
 def _keep_spread(choices: Choices, rule: Spread) -> None:
@@ -189,6 +195,9 @@ def _keep_spread(choices: Choices, rule: Spread) -> None:
     for holder in rule.holders.tolist():
         home, source = int(rule.domain[home_of[holder]]), int(rule.counting[home_of[holder]])
         if holder in choices.of:
+            landing = minimum
+            if first[holder] and source != NOWHERE:  # its source alone may be what the emptiest domain has
+                landing = _minimum(choices, rule, {**counts, source: counts[source] + int(holder in matched)})
             for node, x in choices.of[holder].items():
                 domain = int(rule.domain[node])
                 if node == home_of[holder]:
@@ -196,8 +205,12 @@ def _keep_spread(choices: Choices, rule: Spread) -> None:
                 if domain == NOWHERE:
                     model.add(x == 0)
                     continue
-                itself = holder in matched and (domain == source or rule.counting[node] == NOWHERE)
-                model.add(counts[domain] + int(itself) - minimum <= rule.max_skew).only_enforce_if(x)
+                uncounted = holder in matched and rule.counting[node] == NOWHERE
+                itself = uncounted or (holder in matched and domain == source)
+                model.add(counts[domain] + int(itself) - landing <= rule.max_skew).only_enforce_if(x)
+                if landing is not minimum:
+                    settled = counts[domain] + int(uncounted) - minimum
+                    model.add(settled <= rule.max_skew + first[holder]).only_enforce_if(x)
         stays = choices.stays(holder)
         here = home if not isinstance(stays, bool) else int(rule.domain[state.at[holder]])
         if here == NOWHERE:
