@@ -188,7 +188,10 @@ class PodCounts:
         """Whether a group takes in a pod; a group without selections takes in none."""
         if group.staying and pod.deleting:
             return False
-        return bool(group.selections) and all(self.selects(selection, pod) for selection in group.selections)
+        for selection in group.selections:  # asked very often: a generator would take most of the time
+            if not self.selects(selection, pod):
+                return False
+        return bool(group.selections)
 
     def incoming(self, term: PodAffinityTerm, namespace: str) -> Selection | None:
         """What a term of a pod that is to be placed selects; None where it selects nothing.
