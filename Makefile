@@ -33,7 +33,7 @@ format: setup ## Format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: setup ## Measure: one table per folder of bench/
+bench: setup ## Measure: the tables of bench/; ARGS=days makes the one that takes hours
 	$(BIN)/python -m bench $(ARGS)
 
 faults: setup ## Every point of the fault matrix; ARGS="--points 5000" tries so many
