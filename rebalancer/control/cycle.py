@@ -279,7 +279,7 @@ class Cycle:
         """A plan for what the view shows: the last one, if it was made for the same."""
         view, immovable = self._view, self._immovable()
         shunned = frozenset(self._backoff.nodes())
-        reasons, now = (shunned, identities(view.triggers)), self._ports.clock.monotonic()
+        reasons, now = (shunned, identities(view.triggers), view.receivers), self._ports.clock.monotonic()
         basis = (view.version, frozenset(immovable), reasons)
         if self._decision is None or not self._decision.stands(basis, reasons, now):
             work = partial(

@@ -90,7 +90,8 @@ class Step:
 PATIENCE_SECONDS = 30.0
 PATIENCE_CAP_SECONDS = 300.0
 """A cluster that lives changes all the time, and hardly ever so that what nothing could be done about is curable now:
-it is thought over again after the first, then ever less often, at least every five minutes."""
+it is thought over again after the first, then ever less often, at least every five minutes; at once where the reasons
+change, or a node comes to receive VMs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

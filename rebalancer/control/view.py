@@ -24,11 +24,12 @@ from rebalancer.policy.triggers import TriggerMemory, triggers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What was made of a snapshot."""
+    """What was made of a snapshot; `receivers` are the nodes that may receive VMs, where there is a reason to act."""
 
     overview: Overview
     triggers: tuple[Trigger, ...]
     memory: TriggerMemory
+    receivers: frozenset[str]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,6 +47,7 @@ class View:
     state: State = field(default_factory=State)
     triggers: tuple[Trigger, ...] = ()
     memory: TriggerMemory = field(default_factory=TriggerMemory)
+    receivers: frozenset[str] = frozenset()
     resting: FrozenMap[str, Held] = field(default_factory=FrozenMap)
 
     def soon_hot(self) -> tuple[str, ...]:
@@ -60,7 +62,7 @@ class View:
         ):
             self.version += 1
         self.overview, self.triggers, self.memory = found.overview, found.triggers, found.memory
-        self.state = found.overview.told()
+        self.state, self.receivers = found.overview.told(), found.receivers
 
 
 def look(known: Overview | None, snapshot: Snapshot, policy: PolicyParams, memory: TriggerMemory, now: float) -> Look:
@@ -71,7 +73,9 @@ def look(known: Overview | None, snapshot: Snapshot, policy: PolicyParams, memor
     overview = known.advance(snapshot) if known is not None else Overview.of(snapshot, policy)
     overview.told()  # here, and not where it is asked for next, on the event loop
     found, memory = triggers(overview, memory, now)
-    return Look(overview=overview, triggers=found, memory=memory)
+    nodes = snapshot.nodes.items() if found else ()
+    receivers = frozenset(name for name, node in nodes if receiver_problem(node) is None)
+    return Look(overview=overview, triggers=found, memory=memory, receivers=receivers)
 
 
 def decided(

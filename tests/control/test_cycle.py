@@ -127,6 +127,17 @@ def test_what_cannot_be_cured_is_stuck_with_the_reason_and_not_solved_again_and_
     tell([*nodes("a", "b"), *vms("a", "v0", "v1", "v2", "v3"), *vms("b", "w0", "w1", "w2")], scenario)
 
 
+def test_a_node_that_comes_to_receive_ends_a_long_wait() -> None:
+    async def scenario(story: Story) -> None:
+        story.world.cordon("c")
+        await anyio.sleep(1800)
+        assert story.kinds[-1] == "Stuck"
+        story.world.store.modify("nodes", "", "c", lambda item: item["spec"].pop("unschedulable"))
+        await story.until("Planned", seconds=5)
+
+    tell([*nodes("a", "c"), *vms("a", "v0", "v1", "v2", "v3")], scenario)
+
+
 def test_a_node_that_is_hot_for_a_moment_is_watched() -> None:
     async def scenario(story: Story) -> None:
         await anyio.sleep(30)
