@@ -142,8 +142,11 @@ async def test_an_api_server_that_crashes_is_survived_by_one_plan_or_another(sce
         await empty(scene, RECOVERY_SECONDS)
     assert history.broken(LIMITS) == []
     assert sorted(vm for vm, _, _ in history.moves()) == [f"default/{name}" for name in VMS]
-    finished = [one for one in (leader, other) if one.said().messages("Finished", "Balanced")]
-    assert finished
+
+    async def finished() -> list[str]:
+        return [line for one in (leader, other) for line in one.said().messages("Finished", "Balanced")]
+
+    await until(finished, bool, seconds=GOOD_TIME_SECONDS)
 
 
 async def in_the_middle(scene: Scene) -> None:
