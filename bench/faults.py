@@ -13,8 +13,8 @@ ABOUT = """\
 The daemon against a small simulated cluster, over HTTP in virtual time: once without faults, and once more for every
 write that it sends, every watch event that it receives, and everything that can go wrong there. A point counts only if
 its fault has happened: the process did restart, another did lead, the list was stale, the relist did take place. Every
-run is judged by checkers that share no code with the daemon, must end as well as the one without faults, with no
-migration more, and where nobody else acts with every VM in the same place."""
+run is judged by checkers that share no code with the daemon, and must end as well as the one without faults, with as
+few migrations and the same VMs moved, but for what `rebalancer.sim.matrix.compare` names."""
 PLANTED = """\
 And the other way round: daemons with one mistake in each, which the same runs must find."""
 
