@@ -11,6 +11,7 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from rebalancer.sim.chance import Dice
 from rebalancer.sim.errors import already_exists, bad_request, conflict, expired, invalid, not_found
@@ -135,7 +136,9 @@ class Store:
     def since(self, version: int) -> Iterator[Change]:
         """The changes after a version, oldest first; raises ApiError 410 where they are compacted."""
         self._check_history(version)
-        return iter([change for change in self._history if change.version > version])
+        # A watch resumes near the end of what may be a long history.
+        newer = list(takewhile(lambda change: change.version > version, reversed(self._history)))
+        return reversed(newer)
 
     def _check_history(self, version: int) -> None:
         oldest = self._history[0].version - 1 if len(self._history) == self._history.maxlen else 0
