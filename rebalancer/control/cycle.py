@@ -361,7 +361,7 @@ class Cycle:
         if begun.refused and not (begun.forbidden or begun.started or begun.held or flying):
             return self._drop(words.ended(begun.refused[0]))
         sentence = said(begun, progress.wave + 1, len(progress.plan.waves), len(progress.moves), flying)
-        return Step(sentence=sentence, held=tuple(begun.held), started=tuple(begun.started))
+        return Step(sentence=sentence, held=tuple(begun.held), started=tuple(begun.started), more=begun.more)
 
     def _drop(self, reason: str) -> Step:
         assert self._progress is not None

@@ -23,19 +23,23 @@ class StartingParams:
 
     `lost_seconds`: how long after a POST without an answer, of which nothing was found. It may still be on its way, and
     what would begin meanwhile could be one too many.
+    `picture_seconds`: how long a look at the cluster is good for. Where the API server is slow, others may have begun
+    migrations since, and the budget is asked again before the next POST.
     """
 
     limits: budget.Limits = budget.Limits()
     calendar: Calendar = Calendar()
     forbidden_seconds: float = 60.0
     lost_seconds: float = 30.0
+    picture_seconds: float = 2.0
 
 
 @dataclass(slots=True, kw_only=True)
 class Begun:
     """What became of the moves that were to begin. `refused` are over for this plan.
 
-    `outdated` is why the whole plan is, `forbidden` why nothing could be begun; "" where neither is so.
+    `outdated` is why the whole plan is, `forbidden` why nothing could be begun; "" where neither is so. `more`: some
+    were put off until the cluster has been looked at again.
     """
 
     started: list[Move]
@@ -43,6 +47,7 @@ class Begun:
     refused: list[Outcome]
     outdated: str = ""
     forbidden: str = ""
+    more: bool = False
 
 
 class Starter:
@@ -61,7 +66,11 @@ class Starter:
         """Starts as many of `waiting` as may begin now, in their order."""
         admitted, held = self._admit(waiting, snapshot, flights, backoff)
         begun = Begun(started=[], held=held, refused=[])
+        looked = self._clock.monotonic()
         for move in admitted:
+            if self._clock.monotonic() - looked > self.params.picture_seconds:
+                begun.more = True
+                break
             result = await self._executor.start(move, plan, snapshot)
             if isinstance(result, Flight):
                 flights.begin(result)

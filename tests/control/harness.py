@@ -192,6 +192,17 @@ def retire(story: Story, node: str) -> None:
     story.world.store.modify("nodes", "", node, change)
 
 
+def migrate(story: Story, name: str) -> None:
+    """A user migrates a VM of namespace bank himself."""
+    meta = {"namespace": "bank", "name": f"users-own-{name}", "labels": {"kubevirt.io/vmi-name": name}}
+    story.world.store.create(MIGRATIONS, {"metadata": meta, "spec": {"vmiName": name}})
+
+
+def posts(entry: Entry) -> bool:
+    """Whether a request makes a VMIM."""
+    return entry.method == "POST" and MIGRATIONS in entry.path
+
+
 def loop_time() -> float:
     return asyncio.get_running_loop().time()
 

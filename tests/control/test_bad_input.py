@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
-from control.harness import MIGRATIONS, Story, hot_pair, nodes, tell, vms
+from control.harness import Story, hot_pair, nodes, posts, tell, vms
 
 from rebalancer.domain.naming import MANAGER
 from rebalancer.present.metrics import Metrics
@@ -178,7 +178,3 @@ def test_a_kubevirt_that_does_not_know_the_field_is_found_out_by_its_refusal() -
         assert story.migrations() == []
 
     tell(hot_pair(), scenario, faults=Script([refuse]))
-
-
-def posts(entry: Entry) -> bool:
-    return entry.method == "POST" and MIGRATIONS in entry.path

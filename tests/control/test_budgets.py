@@ -6,7 +6,23 @@ from dataclasses import replace
 
 import anyio
 import pytest
-from control.harness import SLOW, Jumping, Story, another, hot_pair, loop_time, nodes, params, retire, tell, vms
+from control.harness import (
+    SLOW,
+    Jumping,
+    Story,
+    another,
+    hot_pair,
+    loop_time,
+    migrate,
+    nodes,
+    params,
+    posts,
+    retire,
+    tell,
+    vms,
+)
+
+from rebalancer.sim.faults import Rule, Script, Slow
 
 HOUR = 3600.0
 
@@ -85,3 +101,23 @@ def test_after_a_restart_what_exists_is_what_is_known(stays: bool) -> None:
             await twin.until("Held" if stays else "Started", 300)
 
     tell(hot_pair(), scenario, settings=params(per_hour=1, cooldown_seconds=0.0))
+
+
+def test_what_others_begin_while_the_api_server_is_slow_counts_before_the_next_of_ours() -> None:
+    """Three nodes are too full; while the first POST is answered, people begin two migrations of the three allowed."""
+
+    async def scenario(story: Story) -> None:
+        await story.until("Planned")
+        await anyio.sleep(2)
+        assert posted(story) == 1
+        for name in ("x0", "x1"):
+            migrate(story, name)
+        await story.until("Held", 60)
+        assert posted(story) == 1
+        assert "3 migrations began within an hour, 3 are allowed" in story.last.sentence.text
+
+    items = [*nodes(*"abcdefgh"), *vms("g", "x0", "x1")]
+    for name in "abc":
+        items += vms(name, *(f"{name}{number}" for number in range(4)))
+    slow = Script([Rule(fault=Slow(seconds=4.0), matches=posts, times=9, after=True)])
+    tell(items, scenario, settings=params(per_hour=3), faults=slow)

@@ -18,6 +18,7 @@ from control.harness import (
     loop_time,
     nodes,
     params,
+    posts,
     serve,
     tell,
     vms,
@@ -27,14 +28,10 @@ from rebalancer.control.backoff import BackoffParams
 from rebalancer.control.cycle import DRY_RUN
 from rebalancer.control.executor import ExecutorParams
 from rebalancer.control.flight import DeadlineParams
-from rebalancer.sim.faults import Entry, EventRule, Hang, Late, Refuse, Reset, Rule, Script, Watch
+from rebalancer.sim.faults import EventRule, Hang, Late, Refuse, Reset, Rule, Script, Watch
 from rebalancer.sim.objects import Obj
 from rebalancer.sim.plane import Mishaps
 from rebalancer.sim.store import Change
-
-
-def posts(entry: Entry) -> bool:
-    return entry.method == "POST" and MIGRATIONS in entry.path
 
 
 def test_a_hot_node_is_cooled_and_every_cycle_says_so() -> None:

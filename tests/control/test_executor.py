@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from control.harness import MIGRATIONS, Story, client, hot_pair, tell
+from control.harness import MIGRATIONS, Story, client, hot_pair, migrate, tell
 
 from rebalancer.control.executor import LOST, OUTDATED, REFUSED, WAITING, Executor, NotStarted
 from rebalancer.control.flight import Flight
@@ -69,9 +69,7 @@ def another_vm(story: Story) -> None:
 
 def foreign_migration(story: Story) -> None:
     """A user migrates the VM himself."""
-    labels = {"kubevirt.io/vmi-name": "v0"}
-    body = {"metadata": {"namespace": "bank", "name": "users-own", "labels": labels}, "spec": {"vmiName": "v0"}}
-    story.world.store.create(MIGRATIONS, body)
+    migrate(story, "v0")
 
 
 def taken(phase: str, vm: str = "v0", labels: dict[str, str] | None = None) -> Change:
@@ -158,7 +156,7 @@ def test_a_vm_that_is_no_longer_as_planned_is_left_alone(after: Change, reason: 
     [
         (lambda story: story.world.cordon("b"), "target b is cordoned"),
         (lambda story: story.world.store.delete("nodes", "", "b"), "the target node is gone"),
-        (foreign_migration, "bank/v0 has another migration, users-own"),
+        (foreign_migration, "bank/v0 has another migration, users-own-v0"),
     ],
 )
 def test_a_target_or_a_vm_that_the_snapshot_speaks_against_costs_no_write(before: Change, message: str) -> None:

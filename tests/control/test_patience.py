@@ -17,6 +17,7 @@ from control.harness import (
     loop_time,
     nodes,
     params,
+    posts,
     retire,
     tell,
     vms,
@@ -25,10 +26,6 @@ from control.harness import (
 from rebalancer.sim.faults import Entry, Refuse, Reset, Rule, Script, Slow
 
 LEASES = "leases"
-
-
-def posts(entry: Entry) -> bool:
-    return entry.method == "POST" and MIGRATIONS in entry.path
 
 
 def deletes(entry: Entry) -> bool:

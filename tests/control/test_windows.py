@@ -7,17 +7,13 @@ import signal
 from dataclasses import replace
 
 import anyio
-from control.harness import MIGRATIONS, SLOW, Story, hot_pair, nodes, params, tell, vms
+from control.harness import SLOW, Story, hot_pair, nodes, params, posts, tell, vms
 
 from rebalancer import daemon
 from rebalancer.policy.windows import Calendar, parse
-from rebalancer.sim.faults import Entry, Refuse, Rule, Script
+from rebalancer.sim.faults import Refuse, Rule, Script
 
 HOUR = 3600.0
-
-
-def posts(entry: Entry) -> bool:
-    return entry.method == "POST" and MIGRATIONS in entry.path
 
 
 def planned(windows: str = "", blackouts: str = "") -> daemon.DaemonParams:
