@@ -23,7 +23,8 @@ machines exceed. Overfull: more is reserved than 80 % of all nodes, so most hots
 node, without which no order of moves exists; the bound is that of placements, which know nothing of an order, so a gap
 remains where there are stops. BtrPlace's rules are rebuilt from its recordings: a client's VMs stay within the edge
 that they are on (li only), and those of one template on different nodes. Bars in seconds are about the wall clock; that
-of nothing to do is about CPU, and `python -m bench.cycle` tells more of it.
+of nothing to do is about CPU, and `python -m bench.cycle` tells more of it. Python's garbage collector is set as it is
+in the daemon.
 """
 
 

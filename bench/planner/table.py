@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import resource
 import sys
 import time
@@ -11,7 +10,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from bench.planner.instances import Instance
+from rebalancer.control.heap import Heap
 from rebalancer.domain.plan import Plan
+from rebalancer.domain.snapshot import Snapshot
 from rebalancer.planning.decide import decide
 from rebalancer.planning.params import PlanningParams
 from rebalancer.policy.overview import Overview
@@ -94,8 +95,12 @@ def measure(instance: Instance, runs: int, seconds: float) -> Measured:
     """Read, look, decide without search and with it; and decide again to see whether the plan is the same."""
     progress(f"{instance.name}: reading")
     snapshot, reading, _ = timed(instance.read)
-    gc.collect()
-    gc.freeze()  # the instance itself is no garbage, and looking through it again and again is not the planner's time
+    with Heap() as heap:  # as in the daemon: what the cluster is made of is no garbage
+        heap.tidy(settled=True)
+        return _measure(instance, snapshot, reading, runs, seconds)
+
+
+def _measure(instance: Instance, snapshot: Snapshot, reading: float, runs: int, seconds: float) -> Measured:
     progress(f"{instance.name}: looking for triggers")
 
     def look() -> Overview:

@@ -107,9 +107,20 @@ def _problem(requirement: Requirement) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelSelector:
-    """All requirements must hold; matchLabels are In requirements. Without requirements it matches everything."""
+    """All requirements must hold; matchLabels are In requirements. Without requirements it matches everything.
+
+    `required` is the label that it asks for with the fewest values, and these values: whatever it matches has it. None
+    where it asks for none. It is worked out once, as every rule between pods is found by it.
+    """
 
     requirements: tuple[Requirement, ...] = ()
+    required: tuple[str, tuple[str, ...]] | None = field(init=False, repr=False, compare=False, default=None)
+
+    def __post_init__(self) -> None:
+        asked = [(len(r.values), r.key, r.values) for r in self.requirements if r.operator == IN and r.values]
+        if asked:
+            _, key, values = min(asked)
+            object.__setattr__(self, "required", (key, tuple(dict.fromkeys(values))))
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         for requirement in self.requirements:  # noqa: SIM110 - the hottest line of every filter

@@ -240,7 +240,7 @@ class PodCounts:
         """The pods that could be of a group, found by a label that it requires; None where it requires none."""
         if not group.selections:
             return ()
-        required = _required_label(group.selections[0].selector)
+        required = group.selections[0].selector.required
         if required is None:
             return None
         key, values = required
@@ -337,17 +337,8 @@ class Directory(Generic[K]):
 
 def _labels_of(selector: LabelSelector) -> list[tuple[str, str] | None]:
     """The labels by one of which everything is found that a selector could match; None for anything."""
-    required = _required_label(selector)
+    required = selector.required
     return [None] if required is None else [(required[0], value) for value in required[1]]
-
-
-def _required_label(selector: LabelSelector) -> tuple[str, tuple[str, ...]] | None:
-    """The label that a selector asks for with the fewest values, and these values; None where it asks for none."""
-    wanted = [(len(r.values), r.key, r.values) for r in selector.requirements if r.operator == "In" and r.values]
-    if not wanted:
-        return None
-    _, key, values = min(wanted)
-    return key, tuple(dict.fromkeys(values))
 
 
 def _bump(counts: dict[K, int], key: K, by: int) -> None:

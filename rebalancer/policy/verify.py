@@ -225,22 +225,27 @@ class _Judge:
 
         Those between a VM and its node are the scheduler's to refuse: a target pod has all that its VMI's spec asks.
         """
-        touched = {landing.move.vmi: self._touched(landing) for landing in landings}
-        everything = set().union(*touched.values())
-        before = {rule: self._degrees_of(rule) for rule in everything}
-        for landing in landings if len(landings) > 1 else ():
-            self._land([landing])
-            yield from self._worse([landing], touched[landing.move.vmi], before)
-            self._return([landing])
+        touched: dict[Rule, list[_Landing]] = {}
+        for landing in landings:
+            for rule in self._touched(landing):
+                touched.setdefault(rule, []).append(landing)
+        before = {rule: self._degrees_of(rule) for rule in touched}
+        # To a rule that one move alone touches the others are nothing.
+        shared = {rule: movers for rule, movers in touched.items() if len(movers) > 1}
+        for landing in landings:
+            alone = {rule: [landing] for rule, movers in shared.items() if landing in movers}
+            if alone:
+                self._land([landing])
+                yield from self._worse(alone, before)
+                self._return([landing])
         self._land(landings)
-        yield from self._worse(landings, everything, before)
+        yield from self._worse(touched, before)
         self._return(landings)
 
-    def _worse(
-        self, landed: Sequence[_Landing], rules: Iterable[Rule], before: Mapping[Rule, Degrees]
-    ) -> Iterator[str]:
-        names = ", ".join(str(landing) for landing in landed[:3]) + (" and others" if len(landed) > 3 else "")
-        for rule in sorted(rules, key=lambda rule: rule.text):
+    def _worse(self, touched: Mapping[Rule, Sequence[_Landing]], before: Mapping[Rule, Degrees]) -> Iterator[str]:
+        for rule in sorted(touched, key=lambda rule: rule.text):
+            movers = touched[rule]
+            names = ", ".join(str(landing) for landing in movers[:3]) + (" and others" if len(movers) > 3 else "")
             for identity, violation in self._degrees_of(rule).items():
                 known = before[rule].get(identity)
                 if known is None or violation.degree > known.degree:
