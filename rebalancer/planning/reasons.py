@@ -149,8 +149,10 @@ class _Explain:
         found = survey(self.settled, pod, target_guard(vmi, node))
         if not found.feasible:
             return f"{key} stays: {found.message()}"
-        fitting = len(found.feasible)
-        return (
-            f"{key} stays: {fitting} node{'s' * (fitting != 1)} would take it, but then "
-            f"{'one' if fitting == 1 else 'each'} would be above its low threshold, or another rule broken"
-        )
+        fitting, left = len(found.feasible), self.picture.left.get(key, frozenset()).intersection(found.feasible)
+        stays = f"{key} stays: {fitting} node{'s' * (fitting != 1)} would take it"
+        if len(left) == fitting:
+            return f"{stays}, but we took it away from there less than a day ago"
+        lately = f", {len(left)} of which it has just left" if left else ""
+        one = "one" if fitting - len(left) == 1 else "each"
+        return f"{stays}{lately}, but then {one} would be above its low threshold, or another rule broken"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rebalancer.domain.cluster import KubeVirt
@@ -18,6 +18,7 @@ from rebalancer.policy.conflicts import find as find_conflicts
 from rebalancer.policy.feasibility import Survey, survey
 from rebalancer.policy.load import PolicyParams, judged, limit, node_thresholds
 from rebalancer.policy.movable import why_immovable
+from rebalancer.policy.returns import left_lately
 from rebalancer.policy.rule_book import RuleBook
 from rebalancer.policy.rules import violations
 from rebalancer.policy.target import target_guard, target_pod
@@ -25,19 +26,27 @@ from rebalancer.present.words import count, percent, resource, some
 
 SCHEMA = "rebalancer.explain/v1"
 MAX_NODES_NAMED = 12
+LEFT_LATELY = "It is not brought back within a day to where we took it away"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """One node as a place for the VM. `cpu` is the node's reserved CPU with it, in percent.
 
-    `rejection` is why the scheduler or we refuse it; `too_full` which of our thresholds it would cross, "" for none.
+    `rejection` is why the scheduler or we refuse it; `too_full` which of our thresholds it would cross, "" for none;
+    `left_lately`: we have taken it away from there within a day, and do not bring it back.
     """
 
     node: str
     cpu: float
     rejection: Rejection | None = None
     too_full: str = ""
+    left_lately: bool = False
+
+    @property
+    def fits(self) -> bool:
+        """Whether the VM could go there."""
+        return self.rejection is None and not self.too_full and not self.left_lately
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,12 +67,17 @@ class Explanation:
     @property
     def fitting(self) -> tuple[Place, ...]:
         """Where it could go."""
-        return tuple(place for place in self.places if place.rejection is None and not place.too_full)
+        return tuple(place for place in self.places if place.fits)
 
     @property
     def full(self) -> tuple[Place, ...]:
         """Where the scheduler would let it go, but a threshold speaks against it."""
         return tuple(place for place in self.places if place.rejection is None and place.too_full)
+
+    @property
+    def left(self) -> tuple[Place, ...]:
+        """Where it could go, had we not just taken it away from there."""
+        return tuple(p for p in self.places if p.rejection is None and not p.too_full and p.left_lately)
 
 
 class NoSuchVMError(LookupError):
@@ -91,7 +105,11 @@ def explain(snapshot: Snapshot, key: str, params: PolicyParams) -> Explanation:
     source_node = state.nodes.get(source.node)
     pod = target_pod(vmi, source, source_node, snapshot.kubevirt or KubeVirt())
     verdicts = survey(state, pod, target_guard(vmi, source_node))
-    places = tuple(_place(state, pod, node, verdicts, params) for node in state.nodes.values())
+    left = left_lately(snapshot, snapshot.taken).get(key, frozenset())
+    places = tuple(
+        replace(_place(state, pod, node, verdicts, params), left_lately=node.name in left)
+        for node in state.nodes.values()
+    )
     return Explanation(
         vmi=key,
         node=source.node,
@@ -125,10 +143,11 @@ def document(explanation: Explanation) -> dict[str, Any]:
         "targets": [place.node for place in explanation.fitting],
         "nodes": {
             place.node: {
-                "fits": place.rejection is None and not place.too_full,
+                "fits": place.fits,
                 "plugin": place.rejection.plugin if place.rejection else "",
                 "reasons": list(place.rejection.reasons) if place.rejection else [],
                 "threshold": place.too_full,
+                "leftLately": place.left_lately,
                 "cpuWithIt": round(place.cpu, 2),
             }
             for place in explanation.places
@@ -156,6 +175,8 @@ def _lines(told: Explanation) -> Iterator[str]:
         none = "" if told.fitting else "No node is left to take it: "
         yield f"{none}kube-scheduler would accept it on {count(len(told.full), 'node')} that would be too full then:"
         yield from (f"  {place.node}  {place.too_full}" for place in told.full)
+    if told.left:
+        yield f"{LEFT_LATELY}: {some([place.node for place in told.left], MAX_NODES_NAMED)}."
     if told.survey.feasible:
         if len(told.survey.rejections):
             yield f"{len(told.survey.rejections)}/{total} nodes are not available: {told.survey.counted()}."
@@ -182,6 +203,8 @@ def _of_node(told: Explanation, node: str) -> str:
                 )
             if place.too_full:
                 return f"{told.vmi} is not sent to {node}: {place.too_full}."
+            if place.left_lately:
+                return f"{told.vmi} is not sent to {node}. {LEFT_LATELY}."
             stays = f", but it has to stay: {told.immovable}" if told.immovable else f"; {_with_it(place)}"
             return f"{told.vmi} could go to {node}{stays}."
     raise NoSuchNodeError(f"there is no node {node}; the nodes are {some([place.node for place in told.places], 20)}")

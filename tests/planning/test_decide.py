@@ -89,6 +89,12 @@ def test_a_vm_is_not_brought_back_within_a_day() -> None:
     by_hand = cluster(*nodes, home, vmi("b", on="n1", cpu=4), migration(back, "n1", phase="Succeeded"))
     assert where(NOW, by_hand) == ["a n1>n2"]
 
+    alone = cluster(
+        node("n1", cpu=10), node("n2", cpu=10), home, vmi("b", on="n1", cpu=4), migration(back, "n1", **ours)
+    )
+    plan = planned(alone, immovable={"default/b": "it stays for this test"})
+    assert "1 node would take it, but we took it away from there less than a day ago" in plan.left[0].why[1]
+
 
 def test_among_equal_receivers_the_preferred_one_is_taken() -> None:
     likes = Affinity(node_preferred=((10, node_term("disk=ssd")),))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
-from builders import cluster, node, vmi
+from typing import Any
 
+import pytest
+from builders import cluster, migration, node, vmi
+
+from rebalancer.domain.frozen import FrozenMap
+from rebalancer.domain.naming import MANAGED_BY, MANAGER
 from rebalancer.domain.snapshot import Snapshot
 from rebalancer.policy.load import PolicyParams
 from rebalancer.present.explain import NoSuchNodeError, NoSuchVMError, document, explain, text
@@ -66,6 +70,19 @@ def test_rules_that_cannot_hold_are_told() -> None:
     message = "bank/db-0, bank/db-1 must be apart, but only 1 domain of kubernetes.io/hostname can take them"
     assert f"Its rules cannot all hold: {message}." in told(snapshot, "bank/db-1").splitlines()
     assert document(explain(snapshot, "bank/db-0", PolicyParams()))["conflicts"] == [message]
+
+
+def test_where_we_have_taken_it_away_from_is_told_apart() -> None:
+    ours: dict[str, Any] = {"phase": "Succeeded", "labels": FrozenMap({MANAGED_BY: MANAGER})}
+    came = migration(vmi("bank/db-0", on="free", cpu=2), "here", **ours)
+    found = cluster(node("here", cpu=8), node("free", cpu=8), node("other", cpu=8), vmi("bank/db-0", on="here"), came)
+    assert told(found, "bank/db-0").splitlines()[1:4] == [
+        "1/3 nodes could take it:",
+        "  other  reserves 12.5 % of its CPU with it",
+        "It is not brought back within a day to where we took it away: free.",
+    ]
+    assert told(found, "bank/db-0", "free").startswith("bank/db-0 is not sent to free. It is not brought back")
+    assert document(explain(found, "bank/db-0", PolicyParams()))["nodes"]["free"]["leftLately"]
 
 
 def test_unknown_names_are_told_with_what_is_near(snapshot: Snapshot) -> None:

@@ -214,7 +214,7 @@ def running(report: Report) -> tuple[RunningRow, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """One node's answer to a VM: `fits` is here, yes, almost (a threshold speaks against it) or no."""
+    """One node's answer to a VM: `fits` is here, yes, almost (only we, not the scheduler, speak against it) or no."""
 
     node: str
     fits: str
@@ -228,7 +228,7 @@ def verdicts(answer: Mapping[str, Any], node: str = "") -> Bounded[Verdict]:
         Verdict(
             node=name,
             fits=_fits(told, here=name == answer["node"]),
-            why=told["threshold"] or "; ".join([told["plugin"], *told["reasons"]]).replace("; ", ": ", 1),
+            why=_why(told),
             cpu=told["cpuWithIt"],
         )
         for name, told in answer["nodes"].items()
@@ -243,4 +243,12 @@ def _fits(told: Mapping[str, Any], *, here: bool) -> str:
         return "here"
     if told["fits"]:
         return "yes"
-    return "almost" if told["threshold"] else "no"
+    return "no" if told["plugin"] else "almost"
+
+
+def _why(told: Mapping[str, Any]) -> str:
+    if told["threshold"]:
+        return str(told["threshold"])
+    if told["leftLately"] and not told["plugin"]:
+        return "was taken away from there less than a day ago"
+    return "; ".join([told["plugin"], *told["reasons"]]).replace("; ", ": ", 1)
