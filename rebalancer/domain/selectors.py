@@ -122,6 +122,10 @@ class LabelSelector:
             _, key, values = min(asked)
             object.__setattr__(self, "required", (key, tuple(dict.fromkeys(values))))
 
+    def __hash__(self) -> int:
+        """Rules between pods are looked up by whom they select, again and again: the rarest label tells most apart."""
+        return hash(self.required or self.requirements)
+
     def matches(self, labels: Mapping[str, str]) -> bool:
         for requirement in self.requirements:  # noqa: SIM110 - the hottest line of every filter
             if not requirement.matches(labels):

@@ -83,6 +83,7 @@ class _Scheduler:
         self.settled, self.ahead = Assignment(index), Assignment(index)
         self.waiting = [trip.item for trip in ranked(self._trips.to(at), self.budgets)]
         self.hops = self.trials = 0
+        self._targets: dict[tuple[str, int], Pod] = {}
         self.barred: frozenset[int] = frozenset()
 
     def run(self, barred: Collection[int]) -> Order:
@@ -274,9 +275,11 @@ class _Scheduler:
         """The target pod of a step, with an identity of its own."""
         vmi = self.picture.snapshot.vmis[self.built.vmis[step.item]]
         source = self.real.active_pods[vmi.key]
-        node = self.picture.real.nodes[source.node]
-        pod = target_pod(vmi, source, node, self.picture.kubevirt)
-        return replace(pod, uid=f"{pod.uid}:{step.target}")
+        known = self._targets.get((source.uid, step.target))
+        if known is None:
+            pod = target_pod(vmi, source, self.picture.real.nodes[source.node], self.picture.kubevirt)
+            known = self._targets[source.uid, step.target] = replace(pod, uid=f"{pod.uid}:{step.target}")
+        return known
 
 
 class _Wave:
