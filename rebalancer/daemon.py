@@ -37,8 +37,8 @@ from rebalancer.domain.history import Chapter, remember
 from rebalancer.domain.report import Report
 from rebalancer.domain.snapshot import SetAside
 from rebalancer.kube.cache import Cache
+from rebalancer.kube.cache_params import CACHE_DEFAULTS, CacheParams
 from rebalancer.kube.lease import Alone, Elector, Leadership, LeaseParams
-from rebalancer.kube.reflector import CACHE_DEFAULTS, CacheParams
 from rebalancer.kube.retry import Surroundings
 from rebalancer.kube.transport import Api
 from rebalancer.present.answers import DOCUMENTS, STREAM, note

@@ -9,8 +9,9 @@ import anyio
 
 from rebalancer.domain.snapshot import SetAside, Snapshot
 from rebalancer.kube.assembly import Assembly, Stored
+from rebalancer.kube.cache_params import CACHE_DEFAULTS, CacheParams
 from rebalancer.kube.decode import KINDS, Kind
-from rebalancer.kube.reflector import CACHE_DEFAULTS, CacheParams, Reflector
+from rebalancer.kube.reflector import Reflector, Shared
 from rebalancer.kube.retry import Surroundings
 from rebalancer.kube.transport import Api
 
@@ -32,11 +33,11 @@ class Cache:
         kinds: Iterable[Kind] = tuple(KINDS.values()),
     ) -> None:
         self._around = around
-        self._params = params
         self._bell = anyio.Event()
         self.revision = 0
         self.news = 0
-        self.reflectors = tuple(Reflector(kind, api, around, params, self._changed) for kind in kinds)
+        shared = Shared(self._changed)
+        self.reflectors = tuple(Reflector(kind, api, around, params, shared) for kind in kinds)
         self._assembly = Assembly.of({}, ())
         self._assembled = -1
         self._stored: Mapping[str, int] = {}
@@ -81,7 +82,7 @@ class Cache:
                 found.append(f"{reflector.kind.plural} are not listed yet{why}")
             elif reflector.forbidden:
                 found.append(reflector.problem)
-            elif not reflector.absent and reflector.age_seconds() > self._params.stale_seconds:
+            elif not reflector.absent and reflector.stale():
                 found.append(f"nothing heard of {reflector.kind.plural} for {reflector.age_seconds():.0f} s{why}")
         return tuple(found)
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import anyio
 
 from rebalancer.domain.snapshot import SetAside
+from rebalancer.kube.cache_params import CACHE_DEFAULTS, CacheParams
 from rebalancer.kube.decode import DecodeError, Kind, WatchEvent, decode_event, decode_list
 from rebalancer.kube.kept import Kept, Key, put
 from rebalancer.kube.outcome import (
@@ -30,7 +31,7 @@ from rebalancer.kube.outcome import (
     LineError,
     Refusal,
 )
-from rebalancer.kube.retry import Retry, Surroundings
+from rebalancer.kube.retry import Comeback, Retry, Surroundings
 from rebalancer.kube.transport import Api
 
 LOG = logging.getLogger(__name__)
@@ -39,38 +40,12 @@ TOO_LARGE = "Too large resource version"
 """How the API server calls a version that it has not reached (apiserver: storage.NewTooLargeResourceVersionError)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheParams:
-    """How resources are watched.
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the reflectors of one cache have in common: whom they tell of news, and of an API server that is back."""
 
-    `page_limit`: 500 objects decode in about 20 ms and take about 25 MB while they do; larger pages stall the loop.
-    `watch_seconds`: a watch's own end, drawn between the two so that watches do not end together (client-go's values).
-    `idle_seconds`: silence after which a connection counts as half-open: two and a half missed bookmarks.
-    `short_watch_seconds`: a watch that ended sooner counts as a failure; a bad server is not asked in a hot loop.
-    `list_seconds`: the time limit of one page.
-    `absent_seconds`: how often an optional resource that is not served is looked for again.
-    `forbidden_seconds`: how often one that we may not see is asked for again; before it counts as gone we hold on to
-    what we have for as long, because an API server that has just started refuses everybody for some seconds.
-    `stale_seconds`: age of the oldest resource beyond which nobody should act on the cache.
-    `watch_list`: whether lists are asked for as watches first.
-    """
-
-    page_limit: int = 500
-    watch_seconds: tuple[float, float] = (300.0, 600.0)
-    idle_seconds: float = 150.0
-    short_watch_seconds: float = 1.0
-    list_seconds: float = 60.0
-    absent_seconds: float = 300.0
-    forbidden_seconds: float = 15.0
-    stale_seconds: float = 240.0
-    watch_list: bool = True
-
-    def __post_init__(self) -> None:
-        if not 0 < self.idle_seconds < self.stale_seconds:
-            raise ValueError("idle_seconds must be positive and below stale_seconds")
-
-
-CACHE_DEFAULTS = CacheParams()
+    changed: Callable[[], None] = lambda: None
+    comeback: Comeback = field(default_factory=Comeback)
 
 
 class Reflector:
@@ -88,7 +63,7 @@ class Reflector:
         api: Api,
         around: Surroundings,
         params: CacheParams = CACHE_DEFAULTS,
-        changed: Callable[[], None] = lambda: None,
+        shared: Shared | None = None,
     ) -> None:
         self.kind = kind
         self.kept = Kept()
@@ -104,9 +79,10 @@ class Reflector:
         self._api = api
         self._around = around
         self._params = params
-        self.changed = changed
+        self.shared = shared or Shared()
         self._retry = Retry(around)
         self._progress = around.monotonic()
+        self._broken_since: float | None = None
         self._refused_since: float | None = None
         self._watch_lists = params.watch_list
         self._in_pages = False
@@ -114,6 +90,13 @@ class Reflector:
     def age_seconds(self) -> float:
         """Seconds since the API server last gave a sign of life about this resource."""
         return self._around.monotonic() - self._progress
+
+    def stale(self) -> bool:
+        """Whether nobody should act on what we have."""
+        now, broken = self._around.monotonic(), self._broken_since
+        if broken is not None and now - broken > self._params.broken_seconds:
+            return True
+        return now - self._progress > self._params.stale_seconds
 
     @property
     def items(self) -> dict[Key, object]:
@@ -147,7 +130,12 @@ class Reflector:
             # Asking for the same again would end the same way. A version that is too large is of another life of the
             # server: it has been restored from a backup.
             self.resource_version, self._in_pages = "", True
-        await self._pause(str(error), error.retry_after_seconds)
+        self._break(str(error))
+        seconds = self._retry.delay(error.retry_after_seconds)
+        if error.retry_after_seconds:
+            await anyio.sleep(seconds)
+        elif await self.shared.comeback.wait(seconds):
+            await anyio.sleep(self._params.comeback_seconds * self._around.random())
 
     def _forbid(self, problem: str) -> None:
         """We may list but not watch, which is news the first time."""
@@ -157,12 +145,20 @@ class Reflector:
             self._touch()
 
     async def _pause(self, problem: str, at_least_seconds: float = 0.0) -> None:
-        self.problem = problem
+        self._break(problem)
         await anyio.sleep(self._retry.delay(at_least_seconds))
+
+    def _break(self, problem: str) -> None:
+        self.problem = problem
+        if self._broken_since is None:
+            self._broken_since = self._around.monotonic()
 
     def _note_progress(self) -> None:
         self._progress = self._around.monotonic()
         self.problem = ""
+        if self._broken_since is not None:
+            self._broken_since = None
+            self.shared.comeback.tell()
 
     async def _list(self) -> None:
         """Replaces everything by a whole list; an unfinished one changes nothing."""
@@ -239,7 +235,7 @@ class Reflector:
 
     def _touch(self) -> None:
         self.revision += 1
-        self.changed()
+        self.shared.changed()
 
     async def _watch(self, listing: anyio.CapacityLimiter) -> None:
         """Follows one watch to its end, which begins with a list where we have none. Returns to be called again;

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import anyio
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
@@ -46,3 +48,25 @@ class Retry:
         base = min(self._params.first_seconds * 2.0 ** min(self._streak, 16), self._params.cap_seconds)
         self._streak += 1
         return max(base * (1.0 + self._params.jitter * self._around.random()), at_least_seconds)
+
+
+class Comeback:
+    """The API server answers again: whoever still waits for that hears of it from the first one who notices.
+
+    After an outage streaks are long, and each would else be waited out on its own, for up to a minute.
+    """
+
+    def __init__(self) -> None:
+        self._bell = anyio.Event()
+
+    def tell(self) -> None:
+        """Wakes whoever waits."""
+        self._bell.set()
+        self._bell = anyio.Event()
+
+    async def wait(self, seconds: float) -> bool:
+        """Until somebody tells of it, or for so long. Whether somebody did."""
+        with anyio.move_on_after(seconds):
+            await self._bell.wait()
+            return True
+        return False

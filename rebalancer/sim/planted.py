@@ -23,9 +23,10 @@ from rebalancer.domain.report import Held
 from rebalancer.domain.snapshot import SetAside, Snapshot
 from rebalancer.domain.vmi import VMI, Migration
 from rebalancer.kube.cache import Cache
+from rebalancer.kube.cache_params import CacheParams
 from rebalancer.kube.lease import Elector, Leadership
 from rebalancer.kube.outcome import Refusal
-from rebalancer.kube.reflector import CacheParams, Reflector
+from rebalancer.kube.reflector import Reflector
 from rebalancer.kube.retry import Surroundings
 from rebalancer.kube.transport import Api
 from rebalancer.policy import budget
@@ -137,7 +138,7 @@ class DeafCache(Cache):
 
     def __init__(self, api: Api, around: Surroundings, params: CacheParams) -> None:
         super().__init__(api, around, params)
-        self.reflectors = tuple(Deaf(old.kind, api, around, params, self._changed) for old in self.reflectors)
+        self.reflectors = tuple(Deaf(old.kind, api, around, params, old.shared) for old in self.reflectors)
 
 
 # What decides

@@ -21,9 +21,10 @@ from rebalancer.control.loop import LoopParams
 from rebalancer.control.offload import inline
 from rebalancer.domain.report import Report
 from rebalancer.kube.cache import Cache
+from rebalancer.kube.cache_params import CacheParams
 from rebalancer.kube.decode import decode_list
 from rebalancer.kube.lease import LeaseParams
-from rebalancer.kube.reflector import CacheParams, key_of
+from rebalancer.kube.reflector import key_of
 from rebalancer.kube.transport import Api, Endpoint, unix_socket
 from rebalancer.planning.params import PlanningParams
 from rebalancer.policy.budget import Limits

@@ -26,8 +26,8 @@ import rebalancer.daemon
 from rebalancer.cli import serve
 from rebalancer.control.clock import SystemClock
 from rebalancer.domain.frozen import EMPTY
+from rebalancer.kube.cache_params import CACHE_DEFAULTS, CacheParams
 from rebalancer.kube.client import connect
-from rebalancer.kube.reflector import CACHE_DEFAULTS, CacheParams
 from rebalancer.kube.transport import Api
 from rebalancer.settings import load
 from rebalancer.settings.model import PREFIX

@@ -16,7 +16,7 @@ from controlplane.scene import Scene, enter, live_nodes
 from controlplane.waiting import until
 
 from rebalancer.domain.naming import migration_name
-from rebalancer.kube.reflector import CacheParams
+from rebalancer.kube.cache_params import CacheParams
 
 pytestmark = [pytest.mark.anyio, pytest.mark.controlplane]
 

@@ -12,8 +12,8 @@ from bench.days.agenda import DAY, HOUR, AgendaParams, agenda
 from bench.days.contestants import DAEMON, NOBODY, PARAMS
 from bench.days.run import live
 from rebalancer.control.loop import LoopParams
+from rebalancer.kube.cache_params import CacheParams
 from rebalancer.kube.lease import LeaseParams
-from rebalancer.kube.reflector import CacheParams
 
 SEEDS = (1, *((random.SystemRandom().randrange(2, 1_000_000),) if os.environ.get("HYPOTHESIS_PROFILE") else ()))
 """`make fuzz` lives through another one each time."""

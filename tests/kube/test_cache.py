@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -12,8 +13,9 @@ from kube.serving import Served, answering, monotonic, says, serve, streams, sur
 
 from rebalancer.domain.node import Node
 from rebalancer.kube.cache import Cache
+from rebalancer.kube.cache_params import CacheParams
 from rebalancer.kube.decode import KINDS
-from rebalancer.kube.reflector import CacheParams, Reflector
+from rebalancer.kube.reflector import Reflector
 from rebalancer.sim.faults import Entry, EventRule, Refuse, Reset, Rule, Script, Trouble
 from rebalancer.sim.virtualtime import run_virtual
 
@@ -295,6 +297,38 @@ def test_a_silent_connection_is_found_out_and_the_cache_says_how_old_it_is() -> 
                 tasks.cancel_scope.cancel()
 
     run_virtual(main)
+
+
+def test_after_an_outage_the_first_resource_that_is_back_brings_the_others() -> None:
+    """Each would else wait out its own streak; and what is known to be broken counts as old soon."""
+
+    async def scenario(served: Served) -> list[float]:
+        around = replace(surroundings(), random=random.Random(7).random)
+        kinds = tuple(KINDS[name] for name in ("Node", "Namespace", "Pod", "VirtualMachineInstance"))
+        cache = Cache(served.api, around, CacheParams(), kinds)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(cache.run)
+            await anyio.sleep(MINUTE)
+            await served.server.stop()
+            await anyio.sleep(8)
+            assert cache.problems() == ()
+            await anyio.sleep(7)
+            assert [problem.split(" for ")[0] for problem in cache.problems()] == [
+                f"nothing heard of {kind.plural}" for kind in kinds
+            ]
+            await anyio.sleep(4 * MINUTE)
+            await served.server.start(unix=served.socket)
+            back: dict[str, float] = {}
+            with anyio.fail_after(2 * MINUTE):
+                while len(back) < len(kinds):
+                    await anyio.sleep(0.1)
+                    now = {r.kind.kind: monotonic() for r in cache.reflectors if not r.problem}
+                    back = now | back
+            tasks.cancel_scope.cancel()
+        return sorted(back.values())
+
+    times = serve(scenario)
+    assert times[-1] - times[0] < 2
 
 
 def test_nothing_is_listed_yet_means_why() -> None:

@@ -10,9 +10,10 @@ from aiohttp import web
 from kube.serving import Answer, Served, answering, says, serve, streams, surroundings
 
 from rebalancer.kube.cache import Cache
+from rebalancer.kube.cache_params import CacheParams
 from rebalancer.kube.decode import KINDS
 from rebalancer.kube.lease import Elector, LeaseParams
-from rebalancer.kube.reflector import CacheParams
+from rebalancer.kube.reflector import Shared
 from rebalancer.sim.faults import Entry, Refuse, Rule, Script
 from rebalancer.sim.virtualtime import run_virtual
 
@@ -148,7 +149,7 @@ def test_a_bug_in_one_resource_is_that_resources_problem(caplog: pytest.LogCaptu
             told += 1
             raise ZeroDivisionError("a bug")
 
-        cache.reflectors[0].changed = broken
+        cache.reflectors[0].shared = Shared(broken)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(cache.run)
             for index in range(600):

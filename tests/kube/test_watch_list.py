@@ -9,8 +9,9 @@ import pytest
 from kube.serving import Answer, Served, answering, says, serve, streams, surroundings
 
 from rebalancer.kube.cache import Cache
+from rebalancer.kube.cache_params import CacheParams
 from rebalancer.kube.decode import KINDS
-from rebalancer.kube.reflector import CacheParams, Reflector
+from rebalancer.kube.reflector import Reflector
 from rebalancer.sim.faults import Entry, EventRule, Fault, Hang, Refuse, Reset, Rule, Script, Trouble
 from rebalancer.sim.virtualtime import run_virtual
 
