@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,22 +26,26 @@ HOMES = {
 """The only files or folders that may import a module: swapping or faking it then touches one place."""
 
 
-def imported(tree: ast.AST) -> Iterator[str]:
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imported(path: Path) -> frozenset[str]:
     """The top-level names of all modules that a file imports, inside functions too."""
-    for node in ast.walk(tree):
+    found: set[str] = set()
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
+            found.update(alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module.partition(".")[0]
+            found.add(node.module.partition(".")[0])
+    return frozenset(found)
 
 
 @pytest.mark.parametrize(("module", "homes"), HOMES.items(), ids=HOMES)
 def test_a_module_with_a_home_is_imported_only_there(module: str, homes: tuple[str, ...]) -> None:
-    importers = [
-        path.relative_to(PACKAGE).as_posix()
-        for path in SOURCES
-        if module in imported(ast.parse(path.read_text(encoding="utf-8")))
-    ]
+    importers = [path.relative_to(PACKAGE).as_posix() for path in SOURCES if module in imported(path)]
     assert [path for path in importers if not path.startswith(homes)] == []
 
 
@@ -62,7 +66,7 @@ def test_functions_are_short() -> None:
     long = {
         f"{path.relative_to(ROOT).as_posix()}:{node.lineno} {node.name}": node.end_lineno - node.lineno + 1
         for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and node.end_lineno
         and node.end_lineno - node.lineno + 1 > MAX_FUNCTION_LINES
@@ -71,5 +75,5 @@ def test_functions_are_short() -> None:
 
 
 def test_every_module_says_what_it_is_for() -> None:
-    silent = [path for path in SOURCES if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))]
+    silent = [path for path in SOURCES if not ast.get_docstring(parsed(path))]
     assert silent == []

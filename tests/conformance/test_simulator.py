@@ -21,6 +21,7 @@ def test_simulator_plays_the_scene_as_the_real_one_does(scene: Scene) -> None:
     assert comparable(scene.name, play(scene)) == comparable(scene.name, read_golden(scene))
 
 
+@pytest.mark.slow
 def test_every_listed_difference_is_still_there() -> None:
     played = [(scene.name, play(scene), read_golden(scene)) for scene in SCENES]
     for difference in DIFFERENCES:

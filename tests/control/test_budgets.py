@@ -68,6 +68,7 @@ def test_migrations_that_gave_way_count_within_the_hour() -> None:
     tell(items, scenario, settings=params(per_hour=2, cooldown_seconds=0.0), plane=SLOW)
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_ahead_makes_no_hour_shorter() -> None:
     clock = Jumping()
 

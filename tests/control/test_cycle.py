@@ -102,6 +102,7 @@ def test_a_dry_run_plans_again_when_the_cluster_is_another() -> None:
     tell(hot_pair(), scenario, settings=params(DRY_RUN))
 
 
+@pytest.mark.slow
 def test_nothing_to_do_for_a_day() -> None:
     async def scenario(story: Story) -> None:
         await anyio.sleep(86_400)

@@ -7,6 +7,7 @@ import signal
 from dataclasses import replace
 
 import anyio
+import pytest
 from control.harness import SLOW, Story, hot_pair, nodes, params, posts, tell, vms
 
 from rebalancer import daemon
@@ -27,6 +28,7 @@ def two_waves() -> list[dict[str, object]]:
     return [*nodes("a", "b", "c", "d"), *vms("a", "v0", "v1", "v2", "v3"), *vms("b", "w0", "w1", "w2", "w3")]
 
 
+@pytest.mark.slow
 def test_a_plan_waits_for_its_window_is_made_anew_with_the_cluster_and_begins_on_time() -> None:
     """The simulated world begins at 2026-11-20 22:00:00 UTC."""
 
@@ -65,6 +67,7 @@ def test_no_wave_begins_after_the_window_has_closed_and_what_runs_goes_on() -> N
     tell(two_waves(), scenario, settings=settings, plane=SLOW)
 
 
+@pytest.mark.slow
 def test_a_plan_that_waits_has_nothing_left_to_do_when_the_reason_for_it_goes() -> None:
     async def scenario(story: Story) -> None:
         await story.until("Held")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from placement.worlds import Item, Judge, World, worlds
 
@@ -19,6 +20,7 @@ def stages(solution: Solution) -> tuple[int, int, int, int]:
     return reached.violations, reached.over_high, reached.over_low, reached.cost
 
 
+@pytest.mark.slow
 @given(worlds())
 @settings(max_examples=300)
 def test_the_value_is_that_of_the_best_placement_of_all(world: World) -> None:

@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from builders import NOW, ZONE, cluster, migration, node, node_term, spread, vmi
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -150,6 +151,7 @@ def random_cluster(seed: int) -> Snapshot:
     return cluster(*objects)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32))
 @example(4980)
 @example(4471431)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from builders import cluster, node, vmi
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -53,6 +54,7 @@ def test_a_repaired_plan_is_proven_where_nothing_that_cures_as_much_costs_less()
     assert (plan.bound.moves, plan.bound.cost) == (1, plan.moves[0].cost)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32))
 @example(3497)  # a spread rule whose holder's source is not counted, in the domain where it goes
 @settings(max_examples=75)

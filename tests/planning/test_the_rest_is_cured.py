@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from builders import cluster, node, vmi
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -47,6 +48,7 @@ def reached(plan: Plan) -> tuple[float, ...]:
     )
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32))
 @settings(max_examples=25)
 def test_the_rest_is_cured_as_if_nothing_else_were_wrong(seed: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from types import FunctionType, ModuleType
 
 import numpy as np
+import pytest
 from builders import launcher, spread, vmi
 from hypothesis import given, settings
 from policy.living import NODES, Story, World, stories
@@ -75,6 +76,7 @@ def same(followed: Overview, snapshot: Snapshot) -> None:
     assert judged(followed.real.copy(), snapshot) == judged(real, snapshot)
 
 
+@pytest.mark.slow
 @given(stories)
 @settings(max_examples=40)
 def test_following_is_the_same_as_looking_for_the_first_time(story: Story) -> None:

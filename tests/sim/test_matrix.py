@@ -15,7 +15,7 @@ from rebalancer.sim.trial import Case, play
 
 POINTS = int(os.environ.get("FAULT_POINTS", "5000"))
 """So many points of the matrix are tried here; `make faults` tries all."""
-QUICK_POINTS = 150
+QUICK_POINTS = 80
 
 MIGRATIONS = {"circle": 5, "failing": 3, "opt-out": 3, "drained": 1, "busy": 1}
 """How many of ours it takes to mend a world; two where nothing is said."""

@@ -30,6 +30,7 @@ def test_quick_scenarios(name: str) -> None:
     assert verdict.speed > 100, "virtual time is no use if it is not fast"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_cured_is_left_alone_with_a_reason() -> None:
     verdict = simulate("nothing-curable")
     assert verdict.good, verdict.text()
@@ -69,6 +70,7 @@ def test_equal_seeds_give_equal_worlds_and_others_do_not() -> None:
     assert other.digest != first.digest
 
 
+@pytest.mark.slow
 def test_a_run_does_not_depend_on_the_hash_seed_of_its_process() -> None:
     """Sets of strings are in another order in every process; nothing may hang on it."""
     code = "from rebalancer.sim.simulate import simulate; print(simulate('small', 3, seconds=600).digest)"
