@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
 
-from bench.planner.synthetic import ZONE, Shape, cluster
+from bench.planner.parts import ZONE
+from bench.planner.synthetic import Shape, cluster
 from bench.results import publish
 from rebalancer.domain.cluster import CSINode, KubeVirt, PersistentVolume, PersistentVolumeClaim
 from rebalancer.domain.frozen import FrozenMap

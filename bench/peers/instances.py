@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 
-from bench.planner import synthetic
-from bench.planner.synthetic import FLAVOURS, GIB, LABELS, READY, RUNNING, SHARES, ZONE, Shape
-from rebalancer.domain.cluster import KubeVirt, Namespace
+from bench.planner import parts, synthetic
+from bench.planner.parts import GIB, ZONE
+from bench.planner.synthetic import FLAVOURS, SHARES, Shape
 from rebalancer.domain.frozen import FrozenMap
-from rebalancer.domain.node import HOSTNAME, Node
-from rebalancer.domain.pod import NO_AFFINITY, Affinity, Pod, PodAffinityTerm, PodSpec
+from rebalancer.domain.pod import NO_AFFINITY, Affinity, Pod, PodSpec
 from rebalancer.domain.resources import Resources
-from rebalancer.domain.selectors import LabelSelector, Requirement
 from rebalancer.domain.snapshot import Snapshot
 from rebalancer.domain.vmi import VMI, VMISpec
 from rebalancer.kube.dump import read_dump
@@ -124,76 +122,20 @@ def _grouped(machines: list[Machine], pairs: int, chance: random.Random) -> list
 
 def made(nodes: int, cpu: int, machines: Sequence[Machine]) -> Snapshot:
     """A snapshot of equal nodes with these VMs."""
-    hosts = {f"n{number:05}": _node(f"n{number:05}", number, cpu) for number in range(nodes)}
-    shared: dict[tuple[int, int, str], tuple[VMISpec, PodSpec]] = {}
-    vmis, pods = {}, {}
-    for number, machine in enumerate(machines):
-        vmi, pod = _vm(number, machine, shared)
-        vmis[vmi.key], pods[pod.key] = vmi, pod
-    return Snapshot(
-        nodes=FrozenMap(sorted(hosts.items())),
-        pods=FrozenMap(sorted(pods.items())),
-        vmis=FrozenMap(sorted(vmis.items())),
-        namespaces=FrozenMap({"prod": Namespace(name="prod")}),
-        kubevirt=KubeVirt(version="v1.9.0", phase="Deployed"),
-        resource_version="1",
-        taken=1_800_000_000.0,
-    )
+    size = Resources(cpu_milli=cpu * 1000, memory_bytes=256 * GIB)
+    hosts = (parts.node(f"n{number:05}", size, {ZONE: f"z{number % 3}"}) for number in range(nodes))
+    return parts.snapshot(hosts, (_vm(number, machine) for number, machine in enumerate(machines)))
 
 
-def _node(name: str, number: int, cpu: int) -> Node:
-    return Node(
-        name=name,
-        uid=name,
-        labels=FrozenMap({**LABELS, HOSTNAME: name, ZONE: f"z{number % 3}"}),
-        allocatable=Resources(cpu_milli=cpu * 1000, memory_bytes=256 * GIB),
-        pods=250,
-        conditions=READY,
-    )
-
-
-def _vm(number: int, machine: Machine, shared: dict[tuple[int, int, str], tuple[VMISpec, PodSpec]]) -> tuple[VMI, Pod]:
-    key = (machine.cpu, machine.memory, machine.group)
-    if key not in shared:
-        requests = Resources(cpu_milli=machine.cpu * 1000, memory_bytes=machine.memory * GIB)
-        affinity = _apart(machine.group) if machine.group else NO_AFFINITY
-        spec = VMISpec(
-            affinity=affinity,
-            cores=machine.cpu,
-            cpu_model="host-model",
-            machine_type="q35",
-            cpu_requests_milli=requests.cpu_milli,
-            guest_memory_bytes=requests.memory_bytes,
-        )
-        shared[key] = (spec, PodSpec(requests=requests, affinity=affinity))
-    spec, pod_spec = shared[key]
-    name, node = f"vm-{number:06}", f"n{machine.node:05}"
+def _vm(number: int, machine: Machine) -> tuple[VMI, Pod]:
     labels = FrozenMap({"app": machine.group} if machine.group else {})
-    vmi = VMI(
-        namespace="prod",
-        name=name,
-        uid=f"u{number}",
-        labels=labels,
-        spec=spec,
-        phase="Running",
-        node=node,
-        conditions=RUNNING,
-        eviction_strategy="LiveMigrate",
-        machine_type="q35",
-    )
-    pod = Pod(
-        namespace="prod",
-        name=f"virt-launcher-{name}",
-        uid=f"p{number}",
-        labels=labels,
-        spec=pod_spec,
-        node=node,
-        phase="Running",
-        owner=("VirtualMachineInstance", name, vmi.uid),
-    )
-    return vmi, pod
+    wants, runs = _specs(machine.cpu, machine.memory, machine.group)
+    return parts.vm(f"vm-{number:06}", f"n{machine.node:05}", wants, runs, labels=labels)
 
 
-def _apart(group: str) -> Affinity:
-    selector = LabelSelector(requirements=(Requirement(key="app", operator="In", values=(group,)),))
-    return Affinity(anti_required=(PodAffinityTerm(selector=selector, topology_key=HOSTNAME),))
+@cache
+def _specs(cpu: int, memory: int, group: str) -> tuple[VMISpec, PodSpec]:
+    """Equal specs are one object, as after decoding."""
+    amounts = Resources(cpu_milli=cpu * 1000, memory_bytes=memory * GIB)
+    affinity = Affinity(anti_required=parts.apart("app", group)) if group else NO_AFFINITY
+    return replace(parts.spec(amounts, affinity), cores=cpu), PodSpec(requests=amounts, affinity=affinity)

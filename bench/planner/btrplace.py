@@ -10,22 +10,20 @@ from __future__ import annotations
 
 import gzip
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bench.planner.synthetic import LABELS, READY, RUNNING
-from rebalancer.domain.cluster import KubeVirt, Namespace
+from bench.planner import parts
+from bench.planner.parts import MIB
 from rebalancer.domain.frozen import FrozenMap
-from rebalancer.domain.node import HOSTNAME, Node, Taint
+from rebalancer.domain.node import Node, Taint
 from rebalancer.domain.pod import NO_AFFINITY, Affinity, Pod, PodAffinityTerm, PodSpec
 from rebalancer.domain.resources import Resources
-from rebalancer.domain.selectors import LabelSelector, Requirement
 from rebalancer.domain.snapshot import Snapshot
 from rebalancer.domain.vmi import VMI, VMISpec
 
-MIB = 2**20
 EDGE = "edge"
 EDGE_NODES = 250
 
@@ -75,27 +73,9 @@ def cluster(recording: Recording, *, rules: bool) -> Snapshot:
     Where nodes are emptied, only spread rules are made: an edge is emptied whole, and Kubernetes cannot move a group
     that must stay together, one VM after the other, to where none of it is yet.
     """
-    nodes = {name(node): _node(node, amounts, recording) for node, amounts in recording.capacity.items()}
+    nodes = (_node(node, amounts, recording) for node, amounts in recording.capacity.items())
     tiers = _tiers(recording) if rules else {}
-    vmis, pods = {}, {}
-    shared: dict[VMISpec | PodSpec, VMISpec | PodSpec] = {}
-    for vm in recording.at:
-        vmi, pod = _vm(vm, recording, tiers.get(vm, ""))
-        # Equal specs are one object, as after decoding.
-        spec, pod_spec = shared.setdefault(vmi.spec, vmi.spec), shared.setdefault(pod.spec, pod.spec)
-        assert isinstance(spec, VMISpec)
-        assert isinstance(pod_spec, PodSpec)
-        vmi, pod = replace(vmi, spec=spec), replace(pod, spec=pod_spec)
-        vmis[vmi.key], pods[pod.key] = vmi, pod
-    return Snapshot(
-        nodes=FrozenMap(sorted(nodes.items())),
-        pods=FrozenMap(sorted(pods.items())),
-        vmis=FrozenMap(sorted(vmis.items())),
-        namespaces=FrozenMap({"prod": Namespace(name="prod")}),
-        kubevirt=KubeVirt(version="v1.9.0", phase="Deployed"),
-        resource_version="1",
-        taken=1_800_000_000.0,
-    )
+    return parts.snapshot(nodes, (_vm(vm, recording, tiers.get(vm, "")) for vm in recording.at))
 
 
 def name(node: int) -> str:
@@ -104,15 +84,11 @@ def name(node: int) -> str:
 
 def _node(node: int, amounts: tuple[int, int], recording: Recording) -> Node:
     taints = (Taint(key="offline", effect="NoSchedule"),) if node in recording.emptied else ()
-    return Node(
-        name=name(node),
-        uid=name(node),
-        labels=FrozenMap({**LABELS, HOSTNAME: name(node), EDGE: str(node // EDGE_NODES)}),
-        taints=taints,
-        allocatable=Resources(cpu_milli=amounts[0] * 10, memory_bytes=amounts[1] * MIB),
-        pods=250,
-        conditions=READY,
-    )
+    return parts.node(name(node), _amounts(*amounts), {EDGE: str(node // EDGE_NODES)}, taints)
+
+
+def _amounts(cpu: int, memory: int) -> Resources:
+    return Resources(cpu_milli=cpu * 10, memory_bytes=memory * MIB)
 
 
 def _tiers(recording: Recording) -> dict[int, str]:
@@ -131,49 +107,19 @@ def _tiers(recording: Recording) -> dict[int, str]:
 
 @cache
 def _affinity(client: str, tier: str, together: bool) -> Affinity:
-    beside = PodAffinityTerm(selector=_selector("client", client), topology_key=EDGE)
-    return Affinity(
-        pod_required=(beside,) if together else (),
-        anti_required=(PodAffinityTerm(selector=_selector("tier", tier), topology_key=HOSTNAME),),
-    )
+    beside = PodAffinityTerm(selector=parts.selector("client", client), topology_key=EDGE)
+    return Affinity(pod_required=(beside,) if together else (), anti_required=parts.apart("tier", tier))
+
+
+@cache
+def _specs(amounts: Resources, affinity: Affinity) -> tuple[VMISpec, PodSpec]:
+    """Equal specs are one object, as after decoding."""
+    return parts.spec(amounts, affinity), PodSpec(requests=amounts, affinity=affinity)
 
 
 def _vm(vm: int, recording: Recording, tier: str) -> tuple[VMI, Pod]:
     client = recording.client[vm]
-    cpu, memory = recording.demand[vm]
     affinity = _affinity(client, tier, not recording.emptied) if tier else NO_AFFINITY
     labels = FrozenMap({"client": client, "tier": tier})
-    own = f"vm-{vm:05}"
-    vmi = VMI(
-        namespace="prod",
-        name=own,
-        uid=f"u{vm}",
-        labels=labels,
-        spec=VMISpec(
-            affinity=affinity,
-            cpu_model="host-model",
-            machine_type="q35",
-            cpu_requests_milli=cpu * 10,
-            guest_memory_bytes=memory * MIB,
-        ),
-        phase="Running",
-        node=name(recording.at[vm]),
-        conditions=RUNNING,
-        eviction_strategy="LiveMigrate",
-        machine_type="q35",
-    )
-    pod = Pod(
-        namespace="prod",
-        name=f"virt-launcher-{own}",
-        uid=f"p{vm}",
-        labels=labels,
-        spec=PodSpec(requests=Resources(cpu_milli=cpu * 10, memory_bytes=memory * MIB), affinity=affinity),
-        node=vmi.node,
-        phase="Running",
-        owner=("VirtualMachineInstance", own, vmi.uid),
-    )
-    return vmi, pod
-
-
-def _selector(key: str, value: str) -> LabelSelector:
-    return LabelSelector(requirements=(Requirement(key=key, operator="In", values=(value,)),))
+    wants, runs = _specs(_amounts(*recording.demand[vm]), affinity)
+    return parts.vm(f"vm-{vm:05}", name(recording.at[vm]), wants, runs, labels=labels)

@@ -10,16 +10,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bench.planner.synthetic import LABELS, PINNED, READY, RUNNING
-from rebalancer.domain.cluster import KubeVirt, Namespace
-from rebalancer.domain.frozen import FrozenMap
-from rebalancer.domain.node import HOSTNAME, Node
+from bench.planner import parts
+from bench.planner.parts import MIB
+from rebalancer.domain.node import Node
 from rebalancer.domain.pod import Pod, PodSpec
 from rebalancer.domain.resources import Resources
 from rebalancer.domain.snapshot import Snapshot
-from rebalancer.domain.vmi import VMI, VMISpec
-
-MIB = 2**20
+from rebalancer.domain.vmi import VMI
 
 
 def clusters(path: Path) -> list[Snapshot]:
@@ -30,56 +27,23 @@ def clusters(path: Path) -> list[Snapshot]:
 
 
 def _cluster(content: dict[str, Any]) -> Snapshot:
-    nodes = {host["node_id"]: _node(host) for host in content["host_info"]}
-    vmis, pods = {}, {}
-    for instance in content["vm_instance"]:
-        vmi, pod = _vm(instance)
-        vmis[vmi.key], pods[pod.key] = vmi, pod
-    return Snapshot(
-        nodes=FrozenMap(sorted(nodes.items())),
-        pods=FrozenMap(sorted(pods.items())),
-        vmis=FrozenMap(sorted(vmis.items())),
-        namespaces=FrozenMap({"prod": Namespace(name="prod")}),
-        kubevirt=KubeVirt(version="v1.9.0", phase="Deployed"),
-        resource_version="1",
-        taken=1_800_000_000.0,
-    )
+    return parts.snapshot(map(_node, content["host_info"]), map(_vm, content["vm_instance"]))
 
 
 def _node(host: dict[str, Any]) -> Node:
-    name = host["node_id"].replace("_", "-")
-    return Node(
-        name=host["node_id"],
-        uid=name,
-        labels=FrozenMap({**LABELS, HOSTNAME: name, "rack": str(host["rack_id"])}),
-        allocatable=Resources(cpu_milli=int(host["node_cpu"]) * 1000, memory_bytes=int(host["node_mem_mb"]) * MIB),
-        pods=250,
-        conditions=READY,
-    )
+    amounts = Resources(cpu_milli=int(host["node_cpu"]) * 1000, memory_bytes=int(host["node_mem_mb"]) * MIB)
+    return parts.node(host["node_id"], amounts, {"rack": str(host["rack_id"])})
 
 
 def _vm(instance: dict[str, Any]) -> tuple[VMI, Pod]:
-    cpu = int(sum(part["cpu"] for part in instance["numa"]) * 1000)
-    memory = int(sum(part["mem_mb"] for part in instance["numa"])) * MIB
-    name = instance["instance_id"].replace("_", "-")
-    vmi = VMI(
-        namespace="prod",
-        name=name,
-        uid=name,
-        spec=VMISpec(cpu_model="host-model", machine_type="q35", cpu_requests_milli=cpu, guest_memory_bytes=memory),
-        phase="Running",
-        node=instance["host_id"],
-        conditions=RUNNING if instance["allow_migration"] else PINNED,
-        eviction_strategy="LiveMigrate",
-        machine_type="q35",
+    amounts = Resources(
+        cpu_milli=int(sum(part["cpu"] for part in instance["numa"]) * 1000),
+        memory_bytes=int(sum(part["mem_mb"] for part in instance["numa"])) * MIB,
     )
-    pod = Pod(
-        namespace="prod",
-        name=f"virt-launcher-{name}",
-        uid=f"p-{name}",
-        spec=PodSpec(requests=Resources(cpu_milli=cpu, memory_bytes=memory)),
-        node=instance["host_id"],
-        phase="Running",
-        owner=("VirtualMachineInstance", name, vmi.uid),
+    return parts.vm(
+        instance["instance_id"].replace("_", "-"),
+        instance["host_id"],
+        parts.spec(amounts),
+        PodSpec(requests=amounts),
+        movable=bool(instance["allow_migration"]),
     )
-    return vmi, pod

@@ -10,15 +10,15 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bench.planner.synthetic import GIB, LABELS, READY, RUNNING
-from rebalancer.domain.cluster import KubeVirt, Namespace
+from bench.planner import parts
+from bench.planner.parts import GIB
 from rebalancer.domain.frozen import FrozenMap
-from rebalancer.domain.node import HOSTNAME, Node
-from rebalancer.domain.pod import Affinity, Pod, PodAffinityTerm, PodSpec
+from rebalancer.domain.node import Node
+from rebalancer.domain.pod import Affinity, Pod, PodSpec
 from rebalancer.domain.resources import Resources
-from rebalancer.domain.selectors import LabelSelector, NodeSelector, NodeSelectorTerm, Requirement
+from rebalancer.domain.selectors import NodeSelector, NodeSelectorTerm, Requirement
 from rebalancer.domain.snapshot import Snapshot
-from rebalancer.domain.vmi import VMI, VMISpec
+from rebalancer.domain.vmi import VMI
 
 SLOT = "slot"
 SPARE = "spare"
@@ -73,75 +73,31 @@ def rings(sizes: Sequence[int], seed: int, *, spares: int = 1, apart: bool = Fal
 
 @dataclass(slots=True)
 class _Builder:
-    nodes: dict[str, Node] = field(default_factory=dict)
-    vmis: dict[str, VMI] = field(default_factory=dict)
-    pods: dict[str, Pod] = field(default_factory=dict)
+    nodes: list[Node] = field(default_factory=list)
+    vms: list[tuple[VMI, Pod]] = field(default_factory=list)
+    loads: list[Pod] = field(default_factory=list)
 
     def node(self, name: str, *, slot: str = "") -> None:
-        self.nodes[name] = Node(
-            name=name,
-            uid=name,
-            labels=FrozenMap({**LABELS, HOSTNAME: name, SLOT: slot or name}),
-            allocatable=Resources(cpu_milli=100_000, memory_bytes=1024 * GIB),
-            pods=250,
-            conditions=READY,
-        )
+        amounts = Resources(cpu_milli=100_000, memory_bytes=1024 * GIB)
+        self.nodes.append(parts.node(name, amounts, {SLOT: slot or name}))
 
     def load(self, node: str, cpu: int) -> None:
         """A pod that is no VM, and stays."""
         name = f"load-{node}"
         spec = PodSpec(requests=Resources(cpu_milli=cpu * 1000))
-        self.pods[f"prod/{name}"] = Pod(
-            namespace="prod", name=name, uid=f"p-{name}", spec=spec, node=node, phase="Running"
-        )
+        self.loads.append(Pod(namespace="prod", name=name, uid=f"p-{name}", spec=spec, node=node, phase="Running"))
 
     def vm(self, node: str, cpu: int, *, memory: int = 4, onward: str = "", group: str = "") -> None:
         """A VM; `onward` is the slot it must be in, where a spare would do as well; `group` keeps apart."""
-        name = f"vm-{len(self.vmis):03}"
         slots = Requirement(key=SLOT, operator="In", values=(onward, SPARE))
-        mates = LabelSelector(requirements=(Requirement(key="group", operator="In", values=(group,)),))
         affinity = Affinity(
             node_required=NodeSelector(terms=(NodeSelectorTerm(match_expressions=(slots,)),)) if onward else None,
-            anti_required=(PodAffinityTerm(selector=mates, topology_key=HOSTNAME),) if group else (),
+            anti_required=parts.apart("group", group) if group else (),
         )
+        amounts = Resources(cpu_milli=cpu * 1000, memory_bytes=memory * GIB)
         labels = FrozenMap({"group": group} if group else {})
-        vmi = VMI(
-            namespace="prod",
-            name=name,
-            uid=f"u-{name}",
-            labels=labels,
-            spec=VMISpec(
-                affinity=affinity,
-                cpu_model="host-model",
-                machine_type="q35",
-                cpu_requests_milli=cpu * 1000,
-                guest_memory_bytes=memory * GIB,
-            ),
-            phase="Running",
-            node=node,
-            conditions=RUNNING,
-            eviction_strategy="LiveMigrate",
-            machine_type="q35",
-        )
-        self.vmis[vmi.key] = vmi
-        self.pods[f"prod/virt-launcher-{name}"] = Pod(
-            namespace="prod",
-            name=f"virt-launcher-{name}",
-            uid=f"p-{name}",
-            labels=labels,
-            spec=PodSpec(requests=Resources(cpu_milli=cpu * 1000, memory_bytes=memory * GIB)),
-            node=node,
-            phase="Running",
-            owner=("VirtualMachineInstance", name, vmi.uid),
-        )
+        wants, runs = parts.spec(amounts, affinity), PodSpec(requests=amounts)
+        self.vms.append(parts.vm(f"vm-{len(self.vms):03}", node, wants, runs, labels=labels))
 
     def snapshot(self) -> Snapshot:
-        return Snapshot(
-            nodes=FrozenMap(sorted(self.nodes.items())),
-            pods=FrozenMap(sorted(self.pods.items())),
-            vmis=FrozenMap(sorted(self.vmis.items())),
-            namespaces=FrozenMap({"prod": Namespace(name="prod")}),
-            kubevirt=KubeVirt(version="v1.9.0", phase="Deployed"),
-            resource_version="1",
-            taken=1_800_000_000.0,
-        )
+        return parts.snapshot(self.nodes, self.vms, self.loads)

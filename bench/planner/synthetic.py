@@ -7,37 +7,23 @@ nearly all nodes are close under the threshold, and what must leave a hot node h
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 
-from rebalancer.domain.cluster import KubeVirt, Namespace
+from bench.planner import parts
+from bench.planner.parts import GIB, ZONE
 from rebalancer.domain.frozen import FrozenMap
-from rebalancer.domain.node import HOSTNAME, Condition, Node, Taint
+from rebalancer.domain.node import Node, Taint
 from rebalancer.domain.pod import NO_AFFINITY, Affinity, Pod, PodAffinityTerm, PodSpec, Toleration
 from rebalancer.domain.pod import TopologySpreadConstraint as Spread
 from rebalancer.domain.resources import Resources
-from rebalancer.domain.selectors import LabelSelector, Requirement
 from rebalancer.domain.snapshot import Snapshot
 from rebalancer.domain.vmi import VMI, VMISpec
 
-GIB = 2**30
-ZONE = "topology.kubernetes.io/zone"
 FLAVOURS = ((1, 2), (2, 4), (2, 8), (4, 8), (4, 16), (8, 16), (8, 32), (16, 32), (2, 16))
 """(CPUs, GiB)"""
 SHARES = (27, 24, 12, 14, 7, 7, 3, 2, 4)
 """How often each flavour occurs, in percent."""
-READY = FrozenMap({"Ready": Condition(status="True")})
-RUNNING = FrozenMap({"Ready": Condition(status="True"), "LiveMigratable": Condition(status="True")})
-PINNED = FrozenMap(
-    {"Ready": Condition(status="True"), "LiveMigratable": Condition(status="False", reason="DisksNotLiveMigratable")}
-)
-LABELS = {
-    "kubernetes.io/arch": "amd64",
-    "kubevirt.io/schedulable": "true",
-    "machine-type.node.kubevirt.io/q35": "true",
-    "host-model-cpu.node.kubevirt.io/Skylake-Server": "true",
-    "cpu-model-migration.node.kubevirt.io/Skylake-Server": "true",
-    "cpu-vendor.node.kubevirt.io/Intel": "true",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,24 +74,12 @@ class _Builder:
         for number in range(self.shape.nodes):
             self._node(f"n{number:05}")
         groups = {} if self.shape.plain else self._groups()
-        shared: dict[tuple[object, ...], VMISpec | PodSpec] = {}
-        vmis, pods = {}, {}
-        for number, (node, flavour) in enumerate(self.drafts):
-            vmi, pod = self._vm(number, node, flavour, groups.get(number, ""), shared)
-            vmis[vmi.key], pods[pod.key] = vmi, pod
-        return Snapshot(
-            nodes=FrozenMap(sorted(self.nodes.items())),
-            pods=FrozenMap(sorted(pods.items())),
-            vmis=FrozenMap(sorted(vmis.items())),
-            namespaces=FrozenMap({"prod": Namespace(name="prod")}),
-            kubevirt=KubeVirt(version="v1.9.0", phase="Deployed"),
-            resource_version="1",
-            taken=1_800_000_000.0,
-        )
+        vms = (self._vm(number, *draft, groups.get(number, "")) for number, draft in enumerate(self.drafts))
+        return parts.snapshot(self.nodes.values(), vms)
 
     def _node(self, name: str) -> None:
         shape, chance = self.shape, self.chance
-        labels = {**LABELS, HOSTNAME: name, ZONE: f"z{len(self.nodes) % 3}"}
+        labels = {ZONE: f"z{len(self.nodes) % 3}"}
         cpu, memory = shape.cpu, shape.memory
         taints: tuple[Taint, ...] = ()
         if not shape.plain:
@@ -115,15 +89,7 @@ class _Builder:
                 cpu, memory = 2 * shape.cpu, 2 * shape.memory
             if chance.random() < shape.tainted:
                 taints = (Taint(key="reserved", value="gpu", effect="NoSchedule"),)
-        self.nodes[name] = Node(
-            name=name,
-            uid=name,
-            labels=FrozenMap(labels),
-            taints=taints,
-            allocatable=Resources(cpu_milli=cpu * 1000, memory_bytes=memory * GIB),
-            pods=250,
-            conditions=READY,
-        )
+        self.nodes[name] = parts.node(name, _amounts(cpu, memory), labels, taints)
         self.by_node[name] = []
         wanted = cpu * min(0.985, max(0.2, chance.gauss(shape.mean, shape.spread)))
         if chance.random() < shape.crowded:
@@ -179,66 +145,42 @@ class _Builder:
         free.extend(reversed(skipped))
         return members
 
-    def _vm(
-        self, number: int, node: str, flavour: int, group: str, shared: dict[tuple[object, ...], VMISpec | PodSpec]
-    ) -> tuple[VMI, Pod]:
+    def _vm(self, number: int, node: str, flavour: int, group: str) -> tuple[VMI, Pod]:
         shape, chance = self.shape, self.chance
-        cpu, memory = FLAVOURS[flavour]
         picky = not shape.plain and "tier" in self.nodes[node].labels and chance.random() < shape.picky / shape.gold
         tolerant = bool(self.nodes[node].taints)
         pinned = not shape.plain and chance.random() < shape.immovable
-        key = (flavour, picky, tolerant, group)
         labels = FrozenMap({"app": group} if group else {})
-        if ("vmi", *key) not in shared:
-            affinity, spread = _rule(group)
-            shared["vmi", *key] = VMISpec(
-                node_selector=FrozenMap({"tier": "gold"} if picky else {}),
-                affinity=affinity,
-                spread=spread,
-                tolerations=(Toleration(key="reserved", operator="Exists"),) if tolerant else (),
-                cores=cpu,
-                cpu_model="host-model",
-                machine_type="q35",
-                cpu_requests_milli=cpu * 1000,
-                guest_memory_bytes=memory * GIB,
-            )
-            shared["pod", *key] = PodSpec(requests=Resources(cpu_milli=cpu * 1000, memory_bytes=memory * GIB))
-        spec, pod_spec = shared["vmi", *key], shared["pod", *key]
-        assert isinstance(spec, VMISpec)
-        assert isinstance(pod_spec, PodSpec)
-        name = f"vm-{number:06}"
-        vmi = VMI(
-            namespace="prod",
-            name=name,
-            uid=f"u{number}",
-            labels=labels,
-            spec=spec,
-            phase="Running",
-            node=node,
-            conditions=PINNED if pinned else RUNNING,
-            eviction_strategy="LiveMigrate",
-            machine_type="q35",
-        )
-        pod = Pod(
-            namespace="prod",
-            name=f"virt-launcher-{name}",
-            uid=f"p{number}",
-            labels=labels,
-            spec=pod_spec,
-            node=node,
-            phase="Running",
-            owner=("VirtualMachineInstance", name, vmi.uid),
-        )
-        return vmi, pod
+        wants, runs = _specs(flavour, picky, tolerant, group)
+        return parts.vm(f"vm-{number:06}", node, wants, runs, labels=labels, movable=not pinned)
+
+
+@cache
+def _specs(flavour: int, picky: bool, tolerant: bool, group: str) -> tuple[VMISpec, PodSpec]:
+    """Equal specs are one object, as after decoding."""
+    affinity, spread = _rule(group)
+    amounts = _amounts(*FLAVOURS[flavour])
+    wants = replace(
+        parts.spec(amounts, affinity),
+        cores=FLAVOURS[flavour][0],
+        node_selector=FrozenMap({"tier": "gold"} if picky else {}),
+        spread=spread,
+        tolerations=(Toleration(key="reserved", operator="Exists"),) if tolerant else (),
+    )
+    return wants, PodSpec(requests=amounts)
+
+
+def _amounts(cpu: int, memory: int) -> Resources:
+    return Resources(cpu_milli=cpu * 1000, memory_bytes=memory * GIB)
 
 
 def _rule(group: str) -> tuple[Affinity, tuple[Spread, ...]]:
     """What the name of a group says."""
-    selector = LabelSelector(requirements=(Requirement(key="app", operator="In", values=(group,)),))
     if group.startswith("apart"):
-        return Affinity(anti_required=(PodAffinityTerm(selector=selector, topology_key=HOSTNAME),)), ()
+        return Affinity(anti_required=parts.apart("app", group)), ()
     if group.startswith("beside"):
-        return Affinity(pod_required=(PodAffinityTerm(selector=selector, topology_key=ZONE),)), ()
+        beside = PodAffinityTerm(selector=parts.selector("app", group), topology_key=ZONE)
+        return Affinity(pod_required=(beside,)), ()
     if group.startswith("zones"):
-        return NO_AFFINITY, (Spread(max_skew=1, topology_key=ZONE, selector=selector),)
+        return NO_AFFINITY, (Spread(max_skew=1, topology_key=ZONE, selector=parts.selector("app", group)),)
     return NO_AFFINITY, ()
