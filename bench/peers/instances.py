@@ -130,7 +130,7 @@ def made(nodes: int, cpu: int, machines: Sequence[Machine]) -> Snapshot:
 def _vm(number: int, machine: Machine) -> tuple[VMI, Pod]:
     labels = FrozenMap({"app": machine.group} if machine.group else {})
     wants, runs = _specs(machine.cpu, machine.memory, machine.group)
-    return parts.vm(f"vm-{number:06}", f"n{machine.node:05}", wants, runs, labels=labels)
+    return parts.vm(f"vm-{number:06}", f"n{machine.node:05}", wants, runs, number=number, labels=labels)
 
 
 @cache

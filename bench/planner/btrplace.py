@@ -122,4 +122,4 @@ def _vm(vm: int, recording: Recording, tier: str) -> tuple[VMI, Pod]:
     affinity = _affinity(client, tier, not recording.emptied) if tier else NO_AFFINITY
     labels = FrozenMap({"client": client, "tier": tier})
     wants, runs = _specs(_amounts(*recording.demand[vm]), affinity)
-    return parts.vm(f"vm-{vm:05}", name(recording.at[vm]), wants, runs, labels=labels)
+    return parts.vm(f"vm-{vm:05}", name(recording.at[vm]), wants, runs, number=vm, labels=labels)

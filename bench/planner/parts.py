@@ -56,13 +56,21 @@ def spec(amounts: Resources, affinity: Affinity = NO_AFFINITY) -> VMISpec:
 
 
 def vm(  # noqa: PLR0913 - what differs from VM to VM
-    name: str, on: str, wants: VMISpec, runs: PodSpec, *, labels: Labels = EMPTY, movable: bool = True
+    name: str,
+    on: str,
+    wants: VMISpec,
+    runs: PodSpec,
+    *,
+    number: int | None = None,
+    labels: Labels = EMPTY,
+    movable: bool = True,
 ) -> tuple[VMI, Pod]:
-    """A VM of namespace prod that runs on a node, and the pod that it runs in."""
+    """A VM of namespace prod that runs on a node, and the pod that it runs in; their UIDs tell its number or name."""
+    identity = f"-{name}" if number is None else number
     vmi = VMI(
         namespace="prod",
         name=name,
-        uid=f"u-{name}",
+        uid=f"u{identity}",
         labels=labels,
         spec=wants,
         phase="Running",
@@ -74,7 +82,7 @@ def vm(  # noqa: PLR0913 - what differs from VM to VM
     pod = Pod(
         namespace="prod",
         name=f"virt-launcher-{name}",
-        uid=f"p-{name}",
+        uid=f"p{identity}",
         labels=labels,
         spec=runs,
         node=on,

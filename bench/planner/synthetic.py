@@ -152,7 +152,7 @@ class _Builder:
         pinned = not shape.plain and chance.random() < shape.immovable
         labels = FrozenMap({"app": group} if group else {})
         wants, runs = _specs(flavour, picky, tolerant, group)
-        return parts.vm(f"vm-{number:06}", node, wants, runs, labels=labels, movable=not pinned)
+        return parts.vm(f"vm-{number:06}", node, wants, runs, number=number, labels=labels, movable=not pinned)
 
 
 @cache
