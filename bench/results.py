@@ -30,15 +30,15 @@ def provenance(command: str) -> str:
     """Which command, when, on what: the line that every section begins with."""
     machine = f"{os.cpu_count()} CPUs ({platform.machine()}), Python {platform.python_version()}"
     day = datetime.now(UTC).date().isoformat()
-    return f"`{command}`, {day}, commit {_commit()}, {machine}, OR-Tools {version('ortools')}."
+    return f"`{command}`, {day}, commit {commit()}, {machine}, OR-Tools {version('ortools')}."
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit measured, with a + where the tree has changes that it does not hold; unknown outside a repository."""
     git = ["git", "-C", str(RESULTS.parent)]
     try:
-        commit = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], check=True, capture_output=True, text=True)
+        head = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], check=True, capture_output=True, text=True)
         changed = subprocess.run([*git, "status", "--porcelain", "../rebalancer"], capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")

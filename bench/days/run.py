@@ -16,6 +16,7 @@ from bench.days.contestants import DAEMON, PARAMS, Diary, contestant, end
 from bench.days.meters import Meters, process
 from bench.days.player import Player
 from bench.days.trouble import Troubles
+from bench.results import commit
 from rebalancer import daemon
 from rebalancer.sim.api import ApiParams
 from rebalancer.sim.checkers import Broken, Checkers
@@ -43,6 +44,7 @@ class _Run:
     params: daemon.DaemonParams
     each_day: Callable[[dict[str, Any]], None]
     socket: str
+    commit: str
     world: World
     troubles: Troubles | None
     diary: Diary = field(default_factory=Diary)
@@ -54,6 +56,7 @@ class _Run:
         about = {
             "contestant": self.name,
             "seed": self.agenda.seed,
+            "commit": self.commit,
             "nodes": self.agenda.params.nodes,
             "broken": [one.sentence() for one in self.broken],
             "requests": self.requests,
@@ -95,6 +98,7 @@ def live(  # noqa: PLR0913 - the bench is told nothing, tests are in a hurry
                         params=params,
                         each_day=each_day,
                         socket=socket,
+                        commit=commit(),
                         world=world,
                         troubles=troubles,
                     )

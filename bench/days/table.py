@@ -159,10 +159,17 @@ def unfinished(runs: list[Run]) -> str:
     return " ".join(found)
 
 
+def lived(runs: list[Run]) -> str:
+    """At which commits, as months take longer than a table."""
+    commits = {name: sorted({run["commit"] for run in runs if run["contestant"] == name}) for name in ORDER}
+    told = [f"{name} at {', '.join(found)}" for name, found in commits.items() if found]
+    return f"Lived through: {'; '.join(told)}."
+
+
 def text(runs: list[Run]) -> str:
     """Everything, as markdown."""
     parts = [part for part in (compared(runs), unfinished(runs)) if part]
-    parts += [promises(runs), by_seed(runs), life(runs), flat(runs), PROTOCOL]
+    parts += [promises(runs), by_seed(runs), life(runs), flat(runs), PROTOCOL, lived(runs)]
     return "\n\n".join(parts)
 
 
