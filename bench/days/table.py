@@ -175,16 +175,17 @@ def text(runs: list[Run]) -> str:
 
 PROTOCOL = f"""200 nodes of 80 CPUs, 4,000 VMs of 1 to 16. Of these 7.5 % run in office hours; 3 % a day end for good
 and as many begin; 1 % a day get other CPUs, two in five of these while they run; people migrate 20 VMs a day; nodes are
-cordoned, drained and lost; KubeVirt is upgraded on day 12, which renews every launcher, and on day 22 every node is
-drained in turn. One VM in ten is under a rule, three of a hundred cannot migrate, three migrations of a hundred fail.
-What happens is written down by seed before it begins and is the same for every contestant; where VMs run is up to
-kube-scheduler (least allocated, CPU and memory alike) and to the contestant. Nodes count at what is reserved by the VMs
-that run there, the other half of a migration left out. The first day begins with the inequality of years and ten empty
-nodes. The daemon's limits, cooldown and thresholds are its defaults; other than by default it looks every
-{PACE_SECONDS:.0f} s at most (the default is a second after a change), takes its first plan without search, and renews
-its lease every two minutes: that is what a month of simulation can afford. virt-handler's heartbeats are left out.
-Every request and every line of a watch may meet a fault: 3 % of requests, and outages of up to 15 minutes.
-LowNodeUtilization looks every five minutes, by reserved CPU, with at most {TOTAL} evictions at a time and {PER_NODE}
-per node; KubeVirt turns each eviction into a migration, and it picks no VM that cannot migrate. A ping-pong is a VM
-that the same hand takes from A to B and back to A within 24 hours. The simulated cluster is in the same process as the
-contestant, so what the process holds is both; nobody's row is the cluster alone."""
+cordoned, drained and lost; KubeVirt is upgraded on day 12, which renews every launcher, and from day 22 on every node
+is drained in turn, two at a time for 33 hours, in which drains take KubeVirt's slots and the daemon waits. One VM in
+ten is under a rule, three of a hundred cannot migrate, three migrations of a hundred fail. What happens is written down
+by seed before it begins and is the same for every contestant; where VMs run is up to kube-scheduler (least allocated,
+CPU and memory alike) and to the contestant. Nodes count at what is reserved by the VMs that run there, the other half
+of a migration left out. The first day begins with the inequality of years and ten empty nodes. The daemon's limits,
+cooldown and thresholds are its defaults; other than by default it looks every {PACE_SECONDS:.0f} s at most (the default
+is a second after a change), takes its first plan without search, and renews its lease every two minutes: that is what a
+month of simulation can afford. virt-handler's heartbeats are left out. Every request and every line of a watch may meet
+a fault: 3 % of requests, and outages of up to 15 minutes. LowNodeUtilization looks every five minutes, by reserved CPU,
+with at most {TOTAL} evictions at a time and {PER_NODE} per node; KubeVirt turns each eviction into a migration, and it
+picks no VM that cannot migrate. A ping-pong is a VM that the same hand takes from A to B and back to A within 24 hours.
+The simulated cluster is in the same process as the contestant, so what the process holds is both; nobody's row is the
+cluster alone."""
