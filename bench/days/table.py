@@ -12,9 +12,10 @@ Run = dict[str, Any]
 ORDER = (NOBODY, DESCHEDULER, DEVIATION, DAEMON)
 STRETCHES = ((5, 11), (13, 21), (24, 30))
 """After the first days, in which everything is met once, and without those on which every VM migrates."""
-HOLDS = """What each process holds (resident memory, blocks of Python's allocator, open files, tasks). KubeVirt keeps
-the newest five VMIMs of each VM, so the cluster itself comes to hold more: at once on days 12, 22 and 23, when every VM
-is migrated, and a little on the days between. In a small world, where that soon ends, the month is flat (tests/days)."""
+HOLDS = """What each process holds (resident memory, blocks of Python's allocator, open files, tasks). KubeVirt
+keeps the newest five VMIMs of each VM, so the cluster itself comes to hold more: at once on days 12, 22 and 23, when
+every VM is migrated, and a little on the days between. In a small world, where that soon ends, the month is flat
+(tests/days)."""
 
 
 def own(run: Run) -> str:
