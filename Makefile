@@ -27,7 +27,7 @@ check: setup ## Format, lint, types, layers and the quick tests, in less than a 
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(PYTEST) --numprocesses auto --dist worksteal -m "not controlplane and not browser and not slow" $(ARGS)
+	HYPOTHESIS_PROFILE=check $(PYTEST) --numprocesses auto --dist worksteal -m "not controlplane and not browser and not slow" $(ARGS)
 
 format: setup ## Format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix

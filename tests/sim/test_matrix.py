@@ -15,7 +15,6 @@ from rebalancer.sim.trial import Case, play
 
 POINTS = int(os.environ.get("FAULT_POINTS", "5000"))
 """So many points of the matrix are tried here; `make faults` tries all."""
-QUICK_POINTS = 80
 
 MIGRATIONS = {"circle": 5, "failing": 3, "opt-out": 3, "drained": 1, "busy": 1}
 """How many of ours it takes to mend a world; two where nothing is said."""
@@ -30,22 +29,15 @@ def test_without_faults_each_world_is_mended(world: str) -> None:
     assert play(Case(world=world, seed=0)).marks == clean.marks, "a run repeats itself"
 
 
-def test_whatever_goes_wrong_here_and_there() -> None:
-    """A few points of every world and of every kind of fault."""
-    chosen = spread(cases(), QUICK_POINTS)
+@pytest.mark.slow
+def test_whatever_goes_wrong_wherever() -> None:
+    """Points of the matrix, of every world and of every kind of fault."""
+    chosen = spread(cases(), POINTS)
+    assert len(chosen) == POINTS
     assert {case.world for case in chosen} == set(WORLDS)
     assert {(point.at, point.kind) for case in chosen if (point := case.point)} == {
         (at, kind) for at, kinds in KINDS.items() for kind in kinds
     }
-    matrix = run_matrix(chosen)
-    assert matrix.failures == (), matrix.text()
-
-
-@pytest.mark.slow
-def test_whatever_goes_wrong_wherever() -> None:
-    """Points of the matrix, spread over worlds, seeds, places and kinds."""
-    chosen = spread(cases(), POINTS)
-    assert len(chosen) == POINTS
     matrix = run_matrix(chosen)
     print(matrix.text())
     assert matrix.failures == (), matrix.text()
