@@ -130,12 +130,7 @@ class Reflector:
             # Asking for the same again would end the same way. A version that is too large is of another life of the
             # server: it has been restored from a backup.
             self.resource_version, self._in_pages = "", True
-        self._break(str(error))
-        seconds = self._retry.delay(error.retry_after_seconds)
-        if error.retry_after_seconds:
-            await anyio.sleep(seconds)
-        elif await self.shared.comeback.wait(seconds):
-            await anyio.sleep(self._params.comeback_seconds * self._around.random())
+        await self._pause(str(error), error.retry_after_seconds, until_others=True)
 
     def _forbid(self, problem: str) -> None:
         """We may list but not watch, which is news the first time."""
@@ -144,14 +139,17 @@ class Reflector:
             self.forbidden = True
             self._touch()
 
-    async def _pause(self, problem: str, at_least_seconds: float = 0.0) -> None:
-        self._break(problem)
-        await anyio.sleep(self._retry.delay(at_least_seconds))
-
-    def _break(self, problem: str) -> None:
+    async def _pause(self, problem: str, at_least_seconds: float = 0.0, *, until_others: bool = False) -> None:
+        """Waits out a failure; `until_others`: not for much longer once another resource is heard of again."""
         self.problem = problem
         if self._broken_since is None:
             self._broken_since = self._around.monotonic()
+        seconds = self._retry.delay(at_least_seconds)
+        if not until_others or at_least_seconds or self._retry.hurried:
+            await anyio.sleep(seconds)
+        elif await self.shared.comeback.wait(seconds):
+            self._retry.hurried = True
+            await anyio.sleep(self._params.comeback_seconds * self._around.random())
 
     def _note_progress(self) -> None:
         self._progress = self._around.monotonic()

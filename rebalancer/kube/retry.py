@@ -31,19 +31,23 @@ RETRY_DEFAULTS = RetryParams()
 
 
 class Retry:
-    """One caller's streak of failures."""
+    """One caller's streak of failures. `hurried`: its waiting has been cut short, until a new one begins.
+
+    Once is enough: two who fail by turns would else wake each other for ever.
+    """
 
     def __init__(self, around: Surroundings, params: RetryParams = RETRY_DEFAULTS) -> None:
         self._around = around
         self._params = params
         self._streak = 0
         self._last = 0.0
+        self.hurried = False
 
     def delay(self, at_least_seconds: float = 0.0) -> float:
         """Notes a failure and gives the seconds to wait; `at_least_seconds` is the server's Retry-After."""
         now = self._around.monotonic()
         if now - self._last > self._params.healthy_seconds:
-            self._streak = 0
+            self._streak, self.hurried = 0, False
         self._last = now
         base = min(self._params.first_seconds * 2.0 ** min(self._streak, 16), self._params.cap_seconds)
         self._streak += 1

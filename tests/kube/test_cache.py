@@ -331,6 +331,26 @@ def test_after_an_outage_the_first_resource_that_is_back_brings_the_others() -> 
     assert times[-1] - times[0] < 2
 
 
+def test_resources_whose_watches_break_by_turns_do_not_wake_each_other_for_ever() -> None:
+    """Every watch is opened, which is a sign of life, and breaks at its first event."""
+
+    async def scenario(served: Served) -> int:
+        kinds = (KINDS["Node"], KINDS["Namespace"])
+        cache = Cache(served.api, replace(surroundings(), random=random.Random(7).random), CacheParams(), kinds)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(cache.run)
+            await anyio.sleep(MINUTE)
+            served.server.faults = Script([], [EventRule(fault=Trouble.BREAK, matches=lambda *_: True, times=10**6)])
+            for number in range(600):
+                for plural in ("nodes", "namespaces"):
+                    served.store.create(plural, {"metadata": {"name": f"n{number}"}})
+                await anyio.sleep(1)
+            tasks.cancel_scope.cancel()
+        return len(served.server.log)
+
+    assert serve(scenario) <= 2 * 25
+
+
 def test_nothing_is_listed_yet_means_why() -> None:
     def forbid(_user: str, _verb: str, resource: object, *_: object) -> bool:
         return getattr(resource, "plural", "") not in ("pods", "persistentvolumes")
