@@ -106,10 +106,8 @@ def explain(snapshot: Snapshot, key: str, params: PolicyParams) -> Explanation:
     pod = target_pod(vmi, source, source_node, snapshot.kubevirt or KubeVirt())
     verdicts = survey(state, pod, target_guard(vmi, source_node))
     left = left_lately(snapshot, snapshot.taken).get(key, frozenset())
-    places = tuple(
-        replace(_place(state, pod, node, verdicts, params), left_lately=node.name in left)
-        for node in state.nodes.values()
-    )
+    found = (_place(state, pod, node, verdicts, params) for node in state.nodes.values())
+    places = tuple(replace(place, left_lately=True) if place.node in left else place for place in found)
     return Explanation(
         vmi=key,
         node=source.node,
